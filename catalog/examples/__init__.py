@@ -1,0 +1,1 @@
+"""Example catalogs, to read and to try the pipeline with."""
