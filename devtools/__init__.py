@@ -1,0 +1,1 @@
+"""Tools for developing and testing Stagepost; never part of the wheel."""
