@@ -154,7 +154,7 @@ class EventDefinition(BaseModel):
         ]
         | None
     ) = None
-    topic: str | None = None
+    topic: Annotated[str, Field(min_length=1)] | None = None
     policy: _Policy = DeliveryPolicy()
     payload: Annotated[Payload | None, PlainValidator(_payload)] = None
     examples: _Examples = ()

@@ -35,15 +35,16 @@ _Found = tuple[list[Entry], list[Problem]]
 
 
 def load(source: str, *, namespace: str, policies: str = "") -> Catalog:
-    """Read and check the catalog at `source`; blocks on the disk.
+    """Read and check the catalog at `source`; blocks on the disk, and runs a module's code.
 
     `source` is a dotted module (also one in the current directory) whose `DEFINITIONS` is a sequence
-    of `EventDefinition`, or a folder whose `*.toml` files, at any depth, hold `[[definitions]]`
-    tables; there `payload` is a JSON Schema: an inline table, or the path of a JSON file relative to
-    the TOML file. `policies` is the text of `STREAMING_EVENT_POLICIES`. Raises `CatalogError` with
-    every problem found, each with file, entry and rule (rule D2).
+    of `EventDefinition`; or a folder whose `*.toml` files, at any depth, hold `[[definitions]]`
+    tables. (A folder with an `__init__.py` is a module.) In TOML, `payload` is a JSON Schema: an
+    inline table, or the path of a JSON file relative to the TOML file. `policies` is the text of
+    `STREAMING_EVENT_POLICIES`. Raises `CatalogError` with every problem found, each with file, entry
+    and rule (rule D2).
     """
-    entries, problems = _read_folder(Path(source)) if _is_folder(source) else _read_module(source)
+    entries, problems = _read(source)
     overrides, unreadable = _read_policies(policies)
     problems += unreadable
     if not entries and not problems:
@@ -58,6 +59,12 @@ def load(source: str, *, namespace: str, policies: str = "") -> Catalog:
         policies=overrides,
         files=[entry.file for entry in entries],
     )
+
+
+def _read(source: str) -> _Found:
+    if not source:
+        return _refused("STREAMING_CATALOG", f"name a module or a folder; the example is {_EXAMPLE}")
+    return _read_folder(Path(source)) if _is_folder(source) else _read_module(source)
 
 
 def _is_folder(source: str) -> bool:
@@ -88,7 +95,7 @@ def _read_module(name: str) -> _Found:
         with _current_directory_importable():
             module = importlib.import_module(name)
     except CatalogError as error:
-        return [], [replace(problem, file=_blame(error, name)) for problem in error.problems]
+        return [], [replace(problem, file=problem.file or _blame(error, name)) for problem in error.problems]
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             return _refused(

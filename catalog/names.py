@@ -95,7 +95,7 @@ def target_topic(
 
     `schema_version` is semver 2.0; from major version 2 on, the name ends in `.v<major>`.
     """
-    if override:
+    if override is not None:
         return override
     major = major_of(schema_version)
     return f"{namespace}.{resource_type}.{event_type}" + (f".v{major}" if major >= 2 else "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -17,6 +17,9 @@ from pydantic_core import from_json
 from catalog.definitions import EventDefinition
 from catalog.errors import PayloadRefused
 from catalog.schemas import JsonSchema, compile_schema, property_names
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError as JsonSchemaError
 
 Judge = Callable[[bytes], str | None]
 """Takes a body, returns why it is refused, or None."""
@@ -87,6 +90,8 @@ def _model_judge(model: type[BaseModel]) -> Judge:
             if details[0]["type"] == "json_invalid":
                 return _json_problem(body)
             return _list_reasons((_place(detail["loc"], known), detail["type"]) for detail in details)
+        except Exception as error:  # noqa: BLE001 - a model's own validators may raise anything
+            return _failed(error)
         return None
 
     return judge
@@ -101,18 +106,32 @@ def _schema_judge(schema: JsonSchema) -> Judge:
             value = from_json(body, allow_inf_nan=False)
         except ValueError as error:
             return f"not JSON (RFC 8259, UTF-8): {error}"
-        errors = islice(validator.iter_errors(value), _SHOWN + 1)
-        return _list_reasons((_place(error.absolute_path, known), str(error.validator)) for error in errors)
+        try:
+            errors = list(islice(validator.iter_errors(value), _SHOWN + 1))
+        except Exception as error:  # noqa: BLE001 - such as endless recursion
+            return _failed(error)
+        return _list_reasons(_schema_reason(error, known) for error in errors)
 
     return judge
 
 
+def _failed(error: Exception) -> str:
+    # Without a verdict the payload cannot pass; the error's text may quote it.
+    return f"its validator failed with {type(error).__name__}"
+
+
+def _schema_reason(error: JsonSchemaError, known: frozenset[str]) -> tuple[str, str]:
+    rule = str(error.validator)
+    if rule == "required" and isinstance(error.validator_value, list):
+        present = error.instance if isinstance(error.instance, dict) else {}
+        missing = [name for name in error.validator_value if name not in present]
+        rule += f" {', '.join(map(str, missing))}"
+    return _place(error.absolute_path, known), rule
+
+
 def _place(path: Iterable[str | int], known: frozenset[str]) -> str:
     # A name that the schema does not declare comes from the payload, so it is not repeated.
-    steps = (
-        f"[{step}]" if isinstance(step, int) else f".{step if step in known else '(undeclared)'}"
-        for step in path
-    )
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step if step in known else '*'}" for step in path)
     return "".join(steps).removeprefix(".") or "(root)"
 
 

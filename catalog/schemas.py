@@ -8,6 +8,7 @@ fetched.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -41,6 +42,10 @@ def schema_problem(schema: Mapping[str, object]) -> str | None:
     """Return why `schema` is not a Draft 2020-12 JSON Schema that stands on its own, or None."""
     from jsonschema import Draft202012Validator, SchemaError
 
+    try:
+        json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return f"a JSON Schema holds only what JSON has: {error}"
     declared = schema.get("$schema", Draft202012Validator.META_SCHEMA["$id"])
     if declared != Draft202012Validator.META_SCHEMA["$id"]:
         return f"the JSON Schema is of the dialect {declared!r}; use Draft 2020-12"
