@@ -1,0 +1,68 @@
+"""Stagepost: `stage()` domain events; the worker delivers them as CloudEvents.
+
+A service uses what stands in `__all__`; importing it loads the standard library only (N3). `app` is the
+worker's Faust app, looked up by `faust -A pipeline`; only then is Faust loaded.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pipeline.client.default import health, stage, stage_blocking, use_stager
+from pipeline.types import NO_DATA, Health, Staged
+
+if TYPE_CHECKING:
+    import faust
+
+    from pipeline.client.stager import NoopStager, Stager
+    from pipeline.errors import StagepostError, is_caller_error
+    from pipeline.settings import Settings
+
+    app: faust.App
+
+__all__ = [
+    "NO_DATA",
+    "Health",
+    "NoopStager",
+    "Settings",
+    "Staged",
+    "StagepostError",
+    "Stager",
+    "app",
+    "health",
+    "is_caller_error",
+    "stage",
+    "stage_blocking",
+    "use_stager",
+]
+
+_HOME = {
+    "NoopStager": "pipeline.client.stager",
+    "Settings": "pipeline.settings",
+    "StagepostError": "pipeline.errors",
+    "Stager": "pipeline.client.stager",
+    "is_caller_error": "pipeline.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "app":
+        return _worker_app()
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def _worker_app() -> object:
+    import sys
+    from pathlib import Path
+
+    # The `faust` command has the working folder on sys.path only while it imports this package; the worker
+    # needs it for `agents`, and for a catalog that lies there.
+    cwd = str(Path.cwd())
+    if cwd not in sys.path:
+        sys.path.insert(0, cwd)
+    return import_module("pipeline.worker").app

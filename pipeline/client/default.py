@@ -1,0 +1,179 @@
+"""The stager behind `from pipeline import stage`: found or made where the call is made.
+
+Owns: one stager per event loop, one more on a thread of its own for blocking callers, the life of both.
+Must not know: how staging works. Importing this module loads nothing but the standard library (N3).
+
+A stager's sockets belong to one event loop, so each loop that calls `stage()` has one; in a service that is
+one. It is closed when its loop ends. After `fork()` the child starts with none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Staged
+
+if TYPE_CHECKING:
+    from pipeline.client.stager import Stager
+
+__all__ = ["health", "stage", "stage_blocking", "use_stager"]
+
+
+class _Defaults:
+    """All stagers of this process that nobody holds."""
+
+    def __init__(self) -> None:
+        self.by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[Stager]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.blocking: _BlockingLoop | None = None
+        self.lock = threading.Lock()
+        self.chosen: Stager | None = None
+
+
+_defaults = _Defaults()
+
+
+def _after_fork() -> None:
+    global _defaults  # noqa: PLW0603 -- the child must not touch the parent's sockets, threads and locks
+    _defaults = _Defaults()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def use_stager(stager: Stager | None) -> None:
+    """Let `stage()` and `stage_blocking()` of this process go to the given stager; None: back to the settings'.
+
+    For tests, and for services that open a stager themselves.
+    """
+    _defaults.chosen = stager
+
+
+async def stage(
+    key: str,
+    payload: Payload,
+    *,
+    tenant: str | None = None,
+    subject: str | None = None,
+    id: str | None = None,  # noqa: A002 -- the CloudEvents name
+    time: datetime | None = None,
+    policy: PolicyArgument = None,
+    headers: ExtraHeaders | None = None,
+) -> Staged:
+    """Make one event durable; the one call a service needs. See `pipeline.client.stager.Stager.stage`.
+
+    The first call on an event loop reads the settings and starts a stager for it. Raises `SettingsError` or
+    `CatalogError` there.
+    """
+    stager = _defaults.chosen or await _stager_of_this_loop()
+    return await stager.stage(
+        key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
+    )
+
+
+def stage_blocking(
+    key: str,
+    payload: Payload,
+    *,
+    tenant: str | None = None,
+    subject: str | None = None,
+    id: str | None = None,  # noqa: A002 -- the CloudEvents name
+    time: datetime | None = None,
+    policy: PolicyArgument = None,
+    headers: ExtraHeaders | None = None,
+) -> Staged:
+    """`stage()` for code without an event loop: blocks the calling thread. Safe from any thread."""
+    chosen = _defaults.chosen
+    if chosen is not None:
+        return chosen.stage_blocking(
+            key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
+        )
+    call = stage(key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers)
+    return asyncio.run_coroutine_threadsafe(call, _blocking_loop()).result()
+
+
+async def health() -> Health:
+    """How the stager of this event loop is, from a real probe."""
+    stager = _defaults.chosen or await _stager_of_this_loop()
+    return await stager.health()
+
+
+async def _stager_of_this_loop() -> Stager:
+    loop = asyncio.get_running_loop()
+    starting = _defaults.by_loop.get(loop)
+    if starting is not None:
+        return starting.result() if starting.done() else await asyncio.shield(starting)
+    starting = _defaults.by_loop[loop] = loop.create_future()
+    try:
+        stager = await _start(loop)
+    except BaseException as error:
+        del _defaults.by_loop[loop]
+        starting.set_exception(error)
+        starting.exception()  # seen: the first caller raises it
+        raise
+    starting.set_result(stager)
+    return stager
+
+
+async def _start(loop: asyncio.AbstractEventLoop) -> Stager:
+    from pipeline.client.stager import Stager  # the first call pays for it, not the import
+    from pipeline.settings import Settings
+
+    stager = Stager(Settings.from_env(os.environ))
+    await stager.start()
+    keeper = _keep(stager)
+    _defaults.keepers[loop] = keeper
+    await anext(keeper)
+    return stager
+
+
+async def _keep(stager: Stager) -> AsyncIterator[None]:
+    # asyncio.run() and its like close all async generators before they close the loop: the one hook that a
+    # library has to end what it keeps on somebody else's loop.
+    try:
+        yield
+    finally:
+        await stager.close()
+
+
+class _BlockingLoop:
+    """An event loop on a daemon thread, for callers that have none."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="stagepost-blocking", daemon=True)
+        self._thread.start()
+        atexit.register(self.stop)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    def stop(self) -> None:
+        """Close the stager and end the thread."""
+        if self._thread.is_alive() and _defaults.blocking is self:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+
+
+def _blocking_loop() -> asyncio.AbstractEventLoop:
+    blocking = _defaults.blocking
+    if blocking is None:
+        with _defaults.lock:
+            blocking = _defaults.blocking
+            if blocking is None:
+                blocking = _defaults.blocking = _BlockingLoop()
+    return blocking.loop

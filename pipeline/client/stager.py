@@ -1,0 +1,153 @@
+"""The one protocol of all stagers, and the choice between them.
+
+Owns: `Stager`, its arguments and promises; `NoopStager`. Must not know: how a record is sent.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import os
+from collections.abc import Coroutine
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from catalog import Catalog, load
+from pipeline.clock import SYSTEM_CLOCK, Clock
+from pipeline.errors import StagerClosed
+from pipeline.ids import uuid7
+from pipeline.settings import Settings
+from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Staged
+
+__all__ = ["NoopStager", "Stager", "load_catalog"]
+
+
+def load_catalog(settings: Settings) -> Catalog:
+    """The catalog the settings name. Raises `CatalogError` with every problem in it."""
+    return load(settings.catalog, namespace=settings.namespace, policies=settings.event_policies)
+
+
+class Stager(abc.ABC):
+    """Makes events durable. `Stager(settings)` gives the one the settings ask for; use it as a context manager.
+
+    A stager belongs to the event loop it was started on. `stage()` is awaited there; `stage_blocking()` may be
+    called from any other thread. After `fork()` the child needs a stager of its own.
+    """
+
+    def __new__(cls, settings: Settings, **_: object) -> Self:
+        """`Stager(settings)` chooses: a `KafkaStager`, or a `NoopStager` where staging is disabled."""
+        if cls is not Stager:
+            return super().__new__(cls)
+        from pipeline.client.kafka_stager import KafkaStager  # it subclasses this module's class
+
+        return super().__new__(KafkaStager if settings.enabled else NoopStager)  # type: ignore[type-abstract]
+
+    def __init__(self, settings: Settings, *, catalog: Catalog | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._given_catalog = catalog
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._closed = False
+
+    @abc.abstractmethod
+    async def stage(
+        self,
+        key: str,
+        payload: Payload,
+        *,
+        tenant: str | None = None,
+        subject: str | None = None,
+        id: str | None = None,  # noqa: A002 -- the CloudEvents name
+        time: datetime | None = None,
+        policy: PolicyArgument = None,
+        headers: ExtraHeaders | None = None,
+    ) -> Staged:
+        """Make one event durable (S1).
+
+        In: the definition's key; the payload (`bytes` are sent byte for byte, a model or anything JSON is
+        encoded once, `NO_DATA` sends a null value); tenant (at most 256 bytes) and subject (1,024), where empty
+        means absent; `id` (256 bytes, default a new UUIDv7) and `time` (aware, default now), which never change
+        afterwards; overrides of the delivery policy; headers of your own, which reach the target.
+
+        Out: `Staged`, once the event is durable. Decided within `STAGE_TIMEOUT_S`.
+
+        Raises a caller error (`is_caller_error`) before anything is sent; `StagingUnavailable` where the event
+        could not be made durable in time: its `unknown` says whether it may still arrive.
+        """
+
+    @abc.abstractmethod
+    async def health(self) -> Health:
+        """How the stager is, from a real probe bounded by `STAGE_TIMEOUT_S`. Never raises."""
+
+    async def start(self) -> None:
+        """Bind to the running loop. Idempotent."""
+        self._loop = asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        """End, within `CLOSE_TIMEOUT_S`. Idempotent."""
+        self._closed = True
+
+    def stage_blocking(
+        self,
+        key: str,
+        payload: Payload,
+        *,
+        tenant: str | None = None,
+        subject: str | None = None,
+        id: str | None = None,  # noqa: A002 -- the CloudEvents name
+        time: datetime | None = None,
+        policy: PolicyArgument = None,
+        headers: ExtraHeaders | None = None,
+    ) -> Staged:
+        """`stage()` for a thread without an event loop; blocks until the event is durable or the call fails."""
+        call = self.stage(
+            key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
+        )
+        return self._from_thread(call)
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    def _from_thread(self, call: Coroutine[Any, Any, Staged]) -> Staged:
+        loop = self._loop
+        problem = "the stager is not started: use `async with`, or await start()" if loop is None else ""
+        try:
+            if loop is not None and asyncio.get_running_loop() is loop:
+                problem = "stage_blocking() would block its own event loop: await stage() there"
+        except RuntimeError:
+            pass  # no loop runs in this thread: as it should be
+        if problem or loop is None:
+            call.close()
+            raise StagerClosed(problem)
+        return asyncio.run_coroutine_threadsafe(call, loop).result()
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise StagerClosed("the stager belongs to the parent process: open a new one after fork()")
+        if self._closed:
+            raise StagerClosed
+        if self._loop is None:
+            raise StagerClosed("the stager is not started: use `async with`, or await start()")
+
+
+class NoopStager(Stager):
+    """Accepts everything and keeps nothing: `STREAMING_ENABLED=false`. Needs no catalog, checks nothing."""
+
+    async def stage(self, key: str, payload: Payload, *, id: str | None = None, **_: Any) -> Staged:  # noqa: A002, ARG002
+        """Return at once with `via="noop"`; the event goes nowhere."""
+        self._check_usable()
+        return Staged(id or uuid7(), "noop")
+
+    async def health(self) -> Health:
+        """Always healthy: there is nothing that could be ill."""
+        return Health("healthy", "staging is disabled")

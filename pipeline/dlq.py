@@ -1,0 +1,132 @@
+"""The dead letter: the failed staging record as it was, and what an operator needs to know about its failure (Q2).
+
+Owns: the `dlq-` header names, their order, the cut and the cleaning of messages, the fingerprint.
+Must not know: Kafka clients, who decided that the record failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.clock import rfc3339
+from pipeline.errors import ErrorClass
+from pipeline.staging import Header, Headers
+
+__all__ = [
+    "FIRST_FAILURE_AT",
+    "MAX_MESSAGE_BYTES",
+    "PREFIX",
+    "REDRIVE_COUNT",
+    "Disposition",
+    "Failure",
+    "clean_message",
+    "dead_letter_headers",
+    "fingerprint",
+]
+
+PREFIX = "dlq-"
+SOURCE_TOPIC = "dlq-source-topic"
+ERROR_CLASS = "dlq-error-class"
+ERROR_MESSAGE = "dlq-error-message"
+RETRY_COUNT = "dlq-retry-count"
+FIRST_FAILURE_AT = "dlq-first-failure-at"
+PRODUCER_ID = "dlq-producer-id"
+STAGING_PARTITION = "dlq-staging-partition"
+STAGING_OFFSET = "dlq-staging-offset"
+DISPOSITION = "dlq-disposition"
+FINGERPRINT = "dlq-fingerprint"
+REDRIVE_COUNT = "dlq-redrive-count"
+PAYLOAD_OMITTED = "dlq-payload-omitted"
+PAYLOAD_BYTES = "dlq-payload-bytes"
+
+MAX_MESSAGE_BYTES = 4096
+
+_URL_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]+@")
+_SECRET_PAIR = re.compile(
+    r"(?P<name>(?:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|credential)s?[\"']?\s*[=:]\s*)"
+    r"(?:\"[^\"]*\"|'[^']*'|[^\s,;&]+)",
+    re.IGNORECASE,
+)
+_AUTHORIZATION = re.compile(r"(?P<name>authorization\s*[=:]\s*)(?:\w+\s+)?\S+", re.IGNORECASE)
+_AWS_KEY = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
+_VARIABLE_PART = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|0x[0-9a-fA-F]+|'[^']*'|\"[^\"]*\"|[\d,.]*\d"
+)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+
+class Disposition(StrEnum):
+    """Who can put a dead letter right."""
+
+    POISON = "poison"
+    SYSTEMIC = "systemic"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a record is dead-lettered. `message` is text for people; `disposition` says who can put it right."""
+
+    error_class: ErrorClass
+    message: str
+    disposition: Disposition = Disposition.POISON
+
+
+def clean_message(message: str) -> str:
+    """A message fit for a header: no credentials, no control characters, at most 4,096 bytes cut on a character."""
+    message = _URL_USERINFO.sub(r"\g<scheme>***@", message)
+    message = _AUTHORIZATION.sub(r"\g<name>***", message)
+    message = _SECRET_PAIR.sub(r"\g<name>***", message)
+    message = _UNPRINTABLE.sub(" ", _AWS_KEY.sub("***", message))
+    encoded = message.encode()
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return message
+    return encoded[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+
+
+def fingerprint(failure: Failure, definition: str, schema_version: str) -> str:
+    """16 hex digits that are equal for failures of one kind: class, message without its variable parts,
+    definition and schema version."""
+    kind = _VARIABLE_PART.sub("#", failure.message)
+    text = "\n".join((failure.error_class, kind, definition, schema_version))
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
+
+
+def dead_letter_headers(
+    original: Headers,
+    framed: Headers,
+    failure: Failure,
+    *,
+    source_topic: str,
+    staging_partition: int,
+    staging_offset: int,
+    retry_count: int,
+    failed_at: float,
+    producer_id: str,
+    definition: str = "",
+    schema_version: str = "",
+) -> list[Header]:
+    """All headers of a dead letter in the order of Q2.
+
+    `original` are the staging record's headers, kept byte for byte; `framed` its CloudEvents headers where
+    framing came so far, else empty. A `dlq-first-failure-at` that rode through staging (Q3) keeps its value
+    and moves into the block, so that the record does not grow with each redrive.
+    """
+    first_failure_at = next((value for name, value in original if name == FIRST_FAILURE_AT), None)
+    return [
+        *(header for header in original if header[0] != FIRST_FAILURE_AT),
+        *framed,
+        (SOURCE_TOPIC, source_topic.encode()),
+        (ERROR_CLASS, failure.error_class.encode()),
+        (ERROR_MESSAGE, clean_message(failure.message).encode()),
+        (RETRY_COUNT, str(retry_count).encode()),
+        (FIRST_FAILURE_AT, first_failure_at or rfc3339(failed_at).encode()),
+        (PRODUCER_ID, producer_id.encode()),
+        (STAGING_PARTITION, str(staging_partition).encode()),
+        (STAGING_OFFSET, str(staging_offset).encode()),
+        (DISPOSITION, failure.disposition.encode()),
+        (FINGERPRINT, fingerprint(failure, definition, schema_version).encode()),
+    ]

@@ -1,0 +1,123 @@
+"""Topics: which exist, and creating those that are missing.
+
+Owns: the shape of created topics (size limits S5, retention), the check where creating is not allowed.
+Must not know: who writes to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+
+from pipeline.errors import MissingTopics
+from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
+from pipeline.kafka.producer import Producer
+from pipeline.settings import Settings
+
+__all__ = ["TopicKeeper", "TopicSpec", "TopicSpecs", "create", "missing"]
+
+_FRAMING_ROOM = 8_192
+"""CloudEvents headers of a definition may be larger than the staging headers they replace; plus batch overhead."""
+_FORENSIC_ROOM = 65_536
+_FOREVER = {"retention.ms": "-1"}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it is to be created."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+class TopicSpecs:
+    """The shape of each kind of topic under the given settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._partitions = settings.topic_partitions
+        self._record_bytes = settings.max_record_bytes + _FRAMING_ROOM
+
+    def staging(self, name: str) -> TopicSpec:
+        """The staging topic: the broker's retention, room for `MAX_RECORD_BYTES`."""
+        return self.target(name)
+
+    def target(self, name: str) -> TopicSpec:
+        """A target: the broker's retention, room for a framed record of `MAX_RECORD_BYTES`."""
+        return TopicSpec(name, self._partitions, {"max.message.bytes": str(self._record_bytes)})
+
+    def kept(self, name: str, partitions: int | None = None) -> TopicSpec:
+        """A topic whose records stay until somebody deals with them (dead letters, audit): 64 KiB more room."""
+        size = str(self._record_bytes + _FORENSIC_ROOM)
+        return TopicSpec(name, partitions or self._partitions, {"max.message.bytes": size, **_FOREVER})
+
+
+class TopicKeeper:
+    """Answers how many partitions a topic has, and creates it on first need where that is allowed."""
+
+    def __init__(self, producer: Producer, connection: Connection, settings: Settings) -> None:
+        self._producer = producer
+        self._connection = connection
+        self._create = settings.topics_autocreate
+        self._replication = settings.topic_replication
+
+    async def partitions(self, spec: TopicSpec, *, timeout_s: float | None) -> int:
+        """The partition count of the topic; waits for a broker for at most `timeout_s` (None: without limit).
+
+        Raises `UnknownTopicOrPartitionError` where it is missing and must not be created, `MissingTopics`
+        where the broker refuses to create it, `TimeoutError`, or another `KafkaError`.
+        """
+        async with asyncio.timeout(timeout_s):
+            try:
+                return await self._producer.partitions(spec.name)
+            except UnknownTopicOrPartitionError:
+                if not self._create:
+                    raise
+            await create(self._connection, [spec], self._replication)
+            while True:  # a new topic takes a moment to reach every broker's metadata
+                try:
+                    return await self._producer.partitions(spec.name)
+                except UnknownTopicOrPartitionError:
+                    await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def _admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**connection.arguments(), request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000))
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def missing(connection: Connection, names: Iterable[str]) -> list[str]:
+    """Those of the topics that do not exist, sorted. Raises a `KafkaError` where no broker answers."""
+    async with _admin(connection) as admin:
+        existing = set(await admin.list_topics())
+    return sorted(set(names) - existing)
+
+
+async def create(connection: Connection, specs: Iterable[TopicSpec], replication: int) -> None:
+    """Create topics; one that exists already is left as it is. `replication` 0: three, or all brokers if fewer.
+
+    Raises `MissingTopics` naming each topic the broker refused to create, or a `KafkaError` where no broker
+    answers.
+    """
+    async with _admin(connection) as admin:
+        if not replication:
+            replication = min(3, len((await admin.describe_cluster())["brokers"]))
+        wanted = [NewTopic(s.name, s.partitions, replication, topic_configs=dict(s.config)) for s in specs]
+        response = await admin.create_topics(wanted)
+    problems = [
+        f"{topic}: the broker refused to create it ({for_code(code).__name__}: {message})"
+        for topic, code, message in response.topic_errors
+        if code not in (0, TopicAlreadyExistsError.errno)
+    ]
+    if problems:
+        raise MissingTopics(problems)

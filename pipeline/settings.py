@@ -1,0 +1,198 @@
+"""The settings: read once from `STREAMING_*` variables, validated together, frozen, handed in.
+
+Owns: names, types, defaults and purpose of every variable, and the text of `.env.reference`.
+Must not know: who uses them. Nothing else in the project reads the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import SettingsError
+
+__all__ = ["PREFIX", "Settings", "reference"]
+
+PREFIX = "STREAMING_"
+_FOREIGN = frozenset({"STREAMING_TEST_BROKERS"})
+_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
+
+
+def _servers(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    servers = tuple(part.strip() for part in value.split(",") if part.strip())
+    for server in servers:
+        found = _HOST_PORT.fullmatch(server)
+        if found is None or not 0 < int(found[2]) < 65536:
+            raise ValueError(f"{server!r} is not host:port")
+    return servers
+
+
+def _name(value: str) -> str:
+    if not _NAMESPACE.fullmatch(value):
+        raise ValueError("must match [a-z0-9][a-z0-9_-]* and have at most 100 characters")
+    return value
+
+
+def _type_prefix(value: str) -> str:
+    if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", value):
+        raise ValueError("must be letters, digits, '.', '_' or '-', at most 255 characters")
+    return value
+
+
+def _source(value: str) -> str:
+    # The CloudEvents `source`: a non-empty URI-reference (CloudEvents 1.0, 3.1.1).
+    if value and (len(value.encode()) > 2048 or not re.fullmatch(r"[!-~]+", value)):
+        raise ValueError("must be a URI-reference of printable ASCII without blanks, at most 2,048 bytes")
+    return value
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number of seconds")
+    return value
+
+
+Servers = Annotated[tuple[str, ...], BeforeValidator(_servers)]
+Seconds = Annotated[float, Field(gt=0, le=86_400), AfterValidator(_finite)]
+
+
+class Settings(BaseModel):
+    """All settings, frozen. Build one with `Settings.from_env(os.environ)`, or by keyword in tests.
+
+    Raises `SettingsError` naming each wrong variable.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    enabled: bool = Field(True, description="false: stage() accepts everything and sends nothing; no worker starts")
+    brokers: Servers = Field((), description="Kafka bootstrap servers, host:port, comma separated; required when enabled")
+    target_brokers: Servers = Field((), description="cluster of the target topics; empty: the same as BROKERS")
+    catalog: str = Field("", description="module (catalog.examples.flights) or folder of TOML files; required when enabled")
+    cloudevents_source: Annotated[str, AfterValidator(_source)] = Field(
+        "", description="CloudEvents source of the events staged here, a URI-reference; required when enabled"
+    )
+    cloudevents_dialect: Literal["ce_", "ce-"] = Field(
+        "ce_", description="header prefix on targets: ce_ (the Kafka binding) or ce- (lib-streaming's names)"
+    )
+    namespace: Annotated[str, AfterValidator(_name)] = Field("streaming", description="first part of all topic names")
+    type_prefix: Annotated[str, AfterValidator(_type_prefix)] = Field(
+        "", description="first part of the CloudEvents type; empty: the same as NAMESPACE"
+    )
+    event_policies: str = Field("", description="delivery policy overrides: <definition key>.<field>=<value>, comma separated")
+    client_id: str = Field("stagepost", min_length=1, max_length=200, description="Kafka client id, seen in broker logs and quotas")
+    batch_linger_ms: float = Field(
+        5, ge=0, le=10_000, description="while a request is under way, how long a record waits for companions, in ms"
+    )
+    batch_max_bytes: int = Field(1_048_576, ge=1_024, le=100_000_000, description="record batch size before compression, bytes")
+    max_buffered_records: int = Field(10_000, ge=1, description="records waiting in one stager before stage() has to wait")
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field("lz4", description="record batch compression")
+    stage_timeout_s: Seconds = Field(2, description="stage() has decided after this many seconds")
+    record_delivery_timeout_s: Seconds = Field(
+        30, description="a record not acknowledged after this many seconds is given up by the stager"
+    )
+    drain_timeout_s: Seconds = Field(10, description="at a stop or rebalance, how long work in hand may take to finish")
+    close_timeout_s: Seconds = Field(30, description="upper bound of Stager.close()")
+    max_payload_bytes: int = Field(1_000_000, ge=1, le=100_000_000, description="largest payload, bytes")
+    max_record_bytes: int = Field(
+        1_040_000, ge=1_024, le=104_000_000, description="largest record (key, value and headers), bytes"
+    )
+    data_dir: str = Field("", description="folder of the worker's tables; empty: <NAMESPACE>-data in the working folder")
+    topics_autocreate: bool = Field(True, description="create missing topics; false: refuse to start and list them")
+    topic_partitions: int = Field(6, ge=1, le=10_000, description="partitions of created topics; staging keeps its first count")
+    topic_replication: int = Field(
+        0, ge=0, le=100, description="replication of created topics; 0: three, or as many as there are brokers"
+    )
+    web_bind: str = Field("127.0.0.1", description="address the worker's pages listen on")
+    web_port: int = Field(6066, ge=0, le=65_535, description="port of the worker's pages")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.enabled:
+            missing = [name for name in ("brokers", "catalog", "cloudevents_source") if not getattr(self, name)]
+            if missing:
+                names = ", ".join(PREFIX + name.upper() for name in missing)
+                raise ValueError(f"{names}: required while {PREFIX}ENABLED is true")
+        if self.max_record_bytes < self.max_payload_bytes:
+            raise ValueError(f"{PREFIX}MAX_RECORD_BYTES: must not be less than {PREFIX}MAX_PAYLOAD_BYTES")
+        if self.record_delivery_timeout_s < self.stage_timeout_s:
+            raise ValueError(f"{PREFIX}RECORD_DELIVERY_TIMEOUT_S: must not be less than {PREFIX}STAGE_TIMEOUT_S")
+        return self
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Settings from the `STREAMING_*` variables of `env`; an empty variable counts as not set.
+
+        Raises `SettingsError` listing every wrong, missing or unknown variable.
+        """
+        known = {PREFIX + name.upper(): name for name in cls.model_fields}
+        given = {name: value for name, value in env.items() if name.startswith(PREFIX) and name not in _FOREIGN}
+        problems = [_unknown(name, known) for name in given if name not in known]
+        values = {known[name]: value.strip() for name, value in given.items() if name in known and value.strip()}
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            problems.extend(_problem(detail) for detail in error.errors(include_url=False, include_input=False))
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    @property
+    def targets_apart(self) -> bool:
+        """Whether targets live on a cluster of their own."""
+        return bool(self.target_brokers) and self.target_brokers != self.brokers
+
+    @property
+    def effective_target_brokers(self) -> tuple[str, ...]:
+        """Bootstrap servers of the cluster the targets live on."""
+        return self.target_brokers or self.brokers
+
+    @property
+    def effective_type_prefix(self) -> str:
+        """What CloudEvents types begin with."""
+        return self.type_prefix or self.namespace
+
+    @property
+    def effective_data_dir(self) -> str:
+        """The worker's folder."""
+        return self.data_dir or f"{self.namespace}-data"
+
+
+def _unknown(name: str, known: Mapping[str, str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{name}: no such setting" + (f", did you mean {close[0]}?" if close else "")
+
+
+def _problem(detail: Any) -> str:
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{PREFIX}{str(detail['loc'][0]).upper()}: {message}" if detail["loc"] else message
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value)
+
+
+def reference() -> str:
+    """The text of `.env.reference`: each variable with type, default and purpose."""
+    lines = ["# Every setting of Stagepost: purpose, then the variable with its default.", ""]
+    for name, field in Settings.model_fields.items():
+        kind = {bool: "true|false", int: "integer", float: "number", str: "text"}.get(field.annotation or str)
+        if kind is None:
+            kind = "host:port,..." if "brokers" in name else "|".join(getattr(field.annotation, "__args__", ()))
+        lines += [f"# {field.description} ({kind})", f"{PREFIX}{name.upper()}={_shown(field.default)}", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")  # noqa: T201 -- prints the reference for the make target

@@ -1,0 +1,133 @@
+"""The staging record (S10): an open format that producers in any language can write.
+
+Owns: header names, limits in bytes (S5), encoding and strict decoding. Must not know: Kafka clients, the
+catalog, what becomes of a record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from catalog import limits
+from pipeline.errors import InvalidField
+
+__all__ = [
+    "CATALOG",
+    "DEFINITION",
+    "ID",
+    "LIMITS",
+    "POLICY",
+    "SOURCE",
+    "SUBJECT",
+    "TENANT",
+    "TIME",
+    "TRACEPARENT",
+    "TRACESTATE",
+    "VERSION",
+    "VERSION_1",
+    "Header",
+    "Headers",
+    "check_bytes",
+    "check_extra_headers",
+    "check_text",
+    "is_reserved",
+    "is_rfc3339",
+    "record_size",
+]
+
+Header = tuple[str, bytes]
+Headers = Sequence[Header]
+
+VERSION = "stage-version"
+DEFINITION = "stage-definition"
+ID = "stage-id"
+TIME = "stage-time"
+SOURCE = "stage-source"
+TENANT = "stage-tenant"
+SUBJECT = "stage-subject"
+POLICY = "stage-policy"
+CATALOG = "stage-catalog"
+TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
+VERSION_1 = b"1"
+
+LIMITS = {
+    "tenant": limits.TENANT_BYTES,
+    "id": limits.ID_BYTES,
+    "subject": limits.SUBJECT_BYTES,
+    "source": limits.DATA_SCHEMA_BYTES,
+}
+"""The largest size of each field in bytes of UTF-8 (S5)."""
+
+MAX_EXTRA_HEADERS = 100
+MAX_HEADER_NAME = 256
+MAX_HEADER_VALUE = 65_536
+_RESERVED = ("stage-", "ce_", "ce-", "dlq-")
+_RFC3339 = re.compile(
+    rb"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])[Tt](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
+    rb"(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
+)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a header name belongs to the pipeline and is never passed through from a caller."""
+    return name.startswith(_RESERVED) or name == "content-type"
+
+
+def is_rfc3339(value: bytes) -> bool:
+    """Whether the bytes are an RFC 3339 timestamp with an offset."""
+    return _RFC3339.fullmatch(value) is not None
+
+
+def check_text(field: str, value: str) -> bytes:
+    """The UTF-8 bytes of a non-empty field within its limit (S5) and without control characters.
+
+    Raises `InvalidField`, a caller error.
+    """
+    if not value:
+        raise InvalidField(field, "is empty: leave it out or give it a value")
+    problem = limits.text_problem(value, LIMITS[field])
+    if problem is not None:
+        raise InvalidField(field, problem)
+    return value.encode()
+
+
+def check_bytes(field: str, value: bytes) -> None:
+    """The same check for a field as it stands in a record. Raises `InvalidField`, also for what is not UTF-8."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidField(field, f"is not UTF-8 at byte {error.start}") from error
+    check_text(field, text)
+
+
+def check_extra_headers(headers: Iterable[tuple[str, str | bytes]]) -> list[Header]:
+    """A caller's own headers, ready for the record: they travel on to the target as they are.
+
+    Raises `InvalidField` for reserved or malformed names, control characters in a text value, or too many.
+    """
+    checked: list[Header] = []
+    for name, value in headers:
+        problem = limits.text_problem(name, MAX_HEADER_NAME) if name else "is empty"
+        if problem is not None:
+            raise InvalidField("headers", f"name {name[:40]!r} {problem}")
+        if is_reserved(name):
+            raise InvalidField("headers", f"name {name!r} is reserved for the pipeline: choose another")
+        if isinstance(value, str):
+            problem = limits.text_problem(value, MAX_HEADER_VALUE)
+            if problem is not None:
+                raise InvalidField("headers", f"value of {name!r} {problem}; bytes pass as they are")
+            value = value.encode()
+        checked.append((name, value))
+    if len(checked) > MAX_EXTRA_HEADERS:
+        raise InvalidField("headers", f"are {len(checked)}, the limit is {MAX_EXTRA_HEADERS}")
+    return checked
+
+
+def record_size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """Bytes of key, value and headers (names and values), as `MAX_RECORD_BYTES` counts them."""
+    size = len(key or b"") + len(value or b"")
+    for name, content in headers:
+        size += len(name.encode()) + len(content)
+    return size
