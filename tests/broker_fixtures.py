@@ -12,8 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from devtools.kafka import Cluster, NoBroker
-from devtools.kafka.choice import Brokers, brokers
+from devtools.kafka import Brokers, Cluster, NoBroker, brokers
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,21 @@
-"""Which broker to use: one that is given, else one of our own.
+"""Which broker to use: one that is given, else Docker, else the JVM.
 
-Owns: the order of choice. Must not know: how a broker is started.
+Owns: the order of choice. Must not know: how a broker is run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-from devtools.kafka.cluster import Cluster
+from devtools.kafka.engine import Engine
+from devtools.kafka.errors import NoBroker
+from devtools.kafka.jvm import JvmEngine
 
 GIVEN = "STREAMING_TEST_BROKERS"
+EngineName = Literal["auto", "docker", "jvm"]
 
 
 class Brokers(Protocol):
@@ -38,12 +40,27 @@ def given(environ: Mapping[str, str] = os.environ) -> GivenBrokers | None:
     return GivenBrokers(address) if address else None
 
 
-@contextmanager
-def brokers(environ: Mapping[str, str] = os.environ) -> Iterator[Brokers]:
-    """Yield the given brokers, else a one-node cluster that ends with the block; raises `NoBroker`."""
-    there = given(environ)
-    if there is not None:
-        yield there
-        return
-    with Cluster() as cluster:
-        yield cluster
+def choose_engine(name: EngineName = "auto") -> Engine:
+    """Return the engine of that name; for `auto` Docker where it answers, else the JVM. Raises `NoBroker`.
+
+    Blocks while an image or jars are fetched for the first time.
+    """
+    if name == "jvm":
+        return JvmEngine()
+    try:
+        return _docker()
+    except NoBroker as no_docker:
+        if name == "docker":
+            raise
+        try:
+            return JvmEngine()
+        except NoBroker as no_jvm:
+            raise NoBroker(f"{no_docker.reason}; {no_jvm.reason}") from no_jvm
+
+
+def _docker() -> Engine:
+    try:
+        from devtools.kafka.docker import DockerEngine
+    except ImportError:
+        raise NoBroker("testcontainers is not installed; install the extra 'demo' to use Docker") from None
+    return DockerEngine()

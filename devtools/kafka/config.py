@@ -1,4 +1,4 @@
-"""The properties of a node, and the ports it listens on.
+"""What a cluster is to be: its nodes, their ports and their properties.
 
 Owns: every broker setting that the tool chooses. Must not know: processes.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import random
 import socket
+import uuid
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _LOWEST_PORT = 15_000
@@ -22,6 +24,21 @@ class Address:
     node_id: int
     port: int
     controller: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user of a cluster may choose; `Cluster` says what each means."""
+
+    extra_config: Mapping[str, str] = field(default_factory=dict)
+    quick_start: bool = True
+    heap_mb: int = 400
+
+    @property
+    def jvm(self) -> tuple[str, ...]:
+        """The options of the JVM, without the heap."""
+        quick = ("-XX:TieredStopAtLevel=1",) if self.quick_start else ()
+        return ("-XX:+UseSerialGC", "-Xshare:auto", *quick)
 
 
 def free_addresses(count: int) -> tuple[Address, ...]:
@@ -43,8 +60,13 @@ def free_addresses(count: int) -> tuple[Address, ...]:
     return tuple(Address(i + 1, ports[2 * i], ports[2 * i + 1]) for i in range(count))
 
 
-def properties(address: Address, all_of: Sequence[Address], data: Path, extra: Mapping[str, str]) -> str:
-    """Return the `server.properties` of one node, broker and controller in one; `extra` wins."""
+def new_cluster_id() -> str:
+    """Return a fresh cluster id: a UUID in URL-safe base 64, as Kafka writes it."""
+    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def properties(address: Address, all_of: Sequence[Address], data: str, *extra: Mapping[str, str]) -> str:
+    """Return the `server.properties` of one node, broker and controller in one; `extra` wins over ours."""
     copies = min(3, len(all_of))
     in_sync = 2 if copies == 3 else 1
     chosen = {
@@ -54,7 +76,7 @@ def properties(address: Address, all_of: Sequence[Address], data: Path, extra: M
         "controller.listener.names": "CONTROLLER",
         "listeners": f"PLAINTEXT://127.0.0.1:{address.port},CONTROLLER://127.0.0.1:{address.controller}",
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{address.port}",
-        "log.dirs": str(data),
+        "log.dirs": data,
         "auto.create.topics.enable": "false",
         "default.replication.factor": str(copies),
         "min.insync.replicas": str(in_sync),
@@ -68,10 +90,12 @@ def properties(address: Address, all_of: Sequence[Address], data: Path, extra: M
         "share.coordinator.state.topic.min.isr": str(in_sync),
         "group.initial.rebalance.delay.ms": "0",
         # A killed broker may register again only when its last session has ended: short, for restarts.
-        "broker.session.timeout.ms": "3000",
-        "broker.heartbeat.interval.ms": "300",
+        "broker.session.timeout.ms": "2000" if len(all_of) == 1 else "6000",
+        "broker.heartbeat.interval.ms": "200",
     }
-    return "".join(f"{name}={value}\n" for name, value in {**chosen, **extra}.items())
+    for more in extra:
+        chosen.update(more)
+    return "".join(f"{name}={value}\n" for name, value in chosen.items())
 
 
 def _first_ephemeral() -> int:

@@ -5,8 +5,6 @@ Owns: what can keep a broker from starting, as facts and as an instruction. Must
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from catalog.errors import StagepostError
 
 
@@ -19,15 +17,14 @@ class NoBroker(StagepostError):  # noqa: N818 - named after the fact
 
 
 class BrokerFailed(StagepostError):  # noqa: N818 - named after the fact
-    """A broker ended or was not ready in time. `tail` holds the last lines of its log."""
+    """A broker ended, or did not do in time what it was asked to. `tail` holds the last lines of its log."""
 
-    def __init__(self, what: str, log: Path, tail: str) -> None:
+    def __init__(self, what: str, tail: str) -> None:
         self.what = what
-        self.log = log
         self.tail = tail
-        super().__init__(f"{what}; the end of its log ({log}):\n{tail}")
+        super().__init__(f"{what}; correct what the end of its log says:\n{tail}")
 
     @property
     def address_taken(self) -> bool:
         """Whether another program held one of the broker's ports, so that other ports may do."""
-        return "Address already in use" in self.tail
+        return any(said in self.tail for said in ("Address already in use", "port is already allocated"))

@@ -14,6 +14,9 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from devtools.kafka.errors import NoBroker
@@ -33,7 +36,15 @@ def kafka_version() -> str:
     return version
 
 
-def java() -> str:
+@dataclass(frozen=True, slots=True)
+class Java:
+    """A `java` program that will do, and its full version, such as `17.0.15`."""
+
+    program: str
+    version: str
+
+
+def find_java() -> Java:
     """Return the `java` to run: that of `JAVA_HOME`, else of `PATH`. Raises `NoBroker` if it will not do."""
     home = os.environ.get("JAVA_HOME")
     program = str(Path(home) / "bin" / "java") if home else "java"
@@ -41,11 +52,11 @@ def java() -> str:
         said = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
     except OSError:
         raise NoBroker(f"{program!r} does not run; install a Java {JAVA_NEEDED} or newer runtime") from None
-    found = re.search(r'version "(\d+)', said)
-    if found is None or int(found[1]) < JAVA_NEEDED:
+    found = re.search(r'version "((\d+)[^"]*)"', said)
+    if found is None or int(found[2]) < JAVA_NEEDED:
         was = found[1] if found else "of unknown version"
         raise NoBroker(f"{program!r} is Java {was}; install Java {JAVA_NEEDED} or newer (JAVA_HOME counts)")
-    return program
+    return Java(program, found[1])
 
 
 def resolve(cache: Path = CACHE) -> Path:
@@ -59,11 +70,18 @@ def resolve(cache: Path = CACHE) -> Path:
     if libs.is_dir():
         return libs
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{libs.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(libs):
         if not libs.is_dir():
             _fill(libs)
     return libs
+
+
+@contextmanager
+def locked(libs: Path) -> Iterator[int]:
+    """Hold the lock of a jar folder, so that one process at a time fills it; yields the lock's descriptor."""
+    with libs.with_name(f"{libs.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
 
 
 def _fill(libs: Path) -> None:
