@@ -101,6 +101,12 @@ def _payload(value: object) -> Payload | None:
     return schema
 
 
+def _not_empty(sources: tuple[str, ...]) -> tuple[str, ...]:
+    if not sources:
+        raise _wrong("D1", "must name who may stage this, or be left out: then anyone may")
+    return sources
+
+
 def _plain_examples(value: object) -> object:
     if not isinstance(value, list | tuple):
         return value
@@ -112,6 +118,8 @@ def _plain_examples(value: object) -> object:
 _TypeName = Annotated[
     str, _text(limits.TYPE_BYTES), _form("D2", _TYPE, "lower-case letters, digits, '_' and '-'")
 ]
+_Source = Annotated[str, Field(min_length=1), _text(limits.SOURCE_BYTES)]
+_Sources = Annotated[tuple[_Source, ...], Field(strict=False), AfterValidator(_not_empty)]
 _Policy = Annotated[DeliveryPolicy, PlainValidator(_policy)]
 _Examples = Annotated[tuple[JsonValue, ...], Field(strict=False), BeforeValidator(_plain_examples)]
 
@@ -145,15 +153,9 @@ class EventDefinition(BaseModel):
         Annotated[str, _text(limits.DATA_SCHEMA_BYTES), _form("D1", _ABSOLUTE_URI, "an absolute URI")] | None
     ) = None
     description: str = ""
-    owner: Annotated[str, _text(limits.KEY_BYTES)] = ""
+    owner: Annotated[str, _text(limits.OWNER_BYTES)] = ""
     system: bool = False
-    sources: (
-        Annotated[
-            tuple[Annotated[str, Field(min_length=1), _text(limits.DATA_SCHEMA_BYTES)], ...],
-            Field(strict=False, min_length=1),
-        ]
-        | None
-    ) = None
+    sources: _Sources | None = None
     topic: Annotated[str, Field(min_length=1)] | None = None
     policy: _Policy = DeliveryPolicy()
     payload: Annotated[Payload | None, PlainValidator(_payload)] = None
@@ -180,18 +182,6 @@ class EventDefinition(BaseModel):
             examples: Sequence[object] = (),
         ) -> None: ...
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _name_the_entry(
-        cls, data: object, handler: ModelWrapValidatorHandler[EventDefinition]
-    ) -> EventDefinition:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            key = data.get("key") if isinstance(data, Mapping) else None
-            entry = key if isinstance(key, str) else ""
-            raise CatalogError(_problems(entry, error)) from None
-
     @field_validator("key")
     @classmethod
     def _key_fits_the_policies_text(cls, key: str) -> str:
@@ -204,6 +194,19 @@ class EventDefinition(BaseModel):
         if self.payload is not None and not self.is_json:
             raise _wrong("D1", f"payload needs a JSON content type, not {self.content_type}")
         return self
+
+    # The last validator is the outermost one: it sees the errors of all before it.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_entry(
+        cls, data: object, handler: ModelWrapValidatorHandler[EventDefinition]
+    ) -> EventDefinition:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            key = data.get("key") if isinstance(data, Mapping) else None
+            entry = key if isinstance(key, str) else ""
+            raise CatalogError(_problems(entry, error)) from None
 
     def __hash__(self) -> int:
         """Hash by key, for a payload's JSON Schema cannot be hashed."""

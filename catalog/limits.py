@@ -17,6 +17,9 @@ SUBJECT_BYTES: Final = 1024
 SCHEMA_VERSION_BYTES: Final = 64
 CONTENT_TYPE_BYTES: Final = 256
 DATA_SCHEMA_BYTES: Final = 2048
+# Not in S5, but nothing is unbounded.
+SOURCE_BYTES: Final = 2048
+OWNER_BYTES: Final = 256
 
 # What CloudEvents 1.0 forbids in its String type: control characters, surrogates, noncharacters.
 _FORBIDDEN: Final = re.compile(
