@@ -160,3 +160,11 @@ def test_fingerprint_covers_the_rest(changes: dict[str, object]) -> None:
     one = EventDefinition.model_validate({**base, "payload": schema})
     other = EventDefinition.model_validate({**base, "payload": schema, **changes})
     assert catalog_of(one).fingerprint != catalog_of(other).fingerprint
+
+
+@pytest.mark.parametrize("keyword", ["const", "default"])
+def test_fingerprint_covers_values(keyword: str) -> None:
+    """A literal value counts whole, whatever its members are called."""
+    one, other = ({keyword: {"title": title}} for title in ("a", "b"))
+    first, second = (catalog_of(definition(payload=schema)) for schema in (one, other))
+    assert first.fingerprint != second.fingerprint
