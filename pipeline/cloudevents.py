@@ -130,7 +130,9 @@ def _structured(value: bytes | None) -> CloudEvent:
         raise NotACloudEvent("structured mode with a value that is not a JSON object")
     if "data" in envelope and "data_base64" in envelope:
         raise NotACloudEvent("both data and data_base64 are given")
-    attributes = {name: _scalar(name, item) for name, item in envelope.items() if not name.startswith("data_")}
+    attributes = {
+        name: _scalar(name, item) for name, item in envelope.items() if not name.startswith("data_")
+    }
     attributes.pop("data", None)
     return CloudEvent(_checked(attributes), _data(envelope))
 
@@ -151,7 +153,9 @@ def _data(envelope: Mapping[str, object]) -> bytes | None:
 
 def _checked(attributes: dict[str, str]) -> dict[str, str]:
     if attributes.get("specversion") != SPEC_VERSION:
-        raise NotACloudEvent(f"specversion is {attributes.get('specversion')!r}, only {SPEC_VERSION!r} is read")
+        raise NotACloudEvent(
+            f"specversion is {attributes.get('specversion')!r}, only {SPEC_VERSION!r} is read"
+        )
     for name in _REQUIRED:
         if not attributes.get(name):
             raise NotACloudEvent(f"the required attribute {name!r} is missing or empty")

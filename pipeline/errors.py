@@ -11,7 +11,17 @@ import asyncio
 import enum
 from collections.abc import Sequence
 
-from catalog.errors import CatalogError, PayloadRefused, PolicyError, StagepostError, UnknownDefinition
+from pipeline.neighbours import check_neighbour
+
+check_neighbour("catalog")  # everything of ours that needs the catalog comes by here first
+
+from catalog.errors import (  # noqa: E402 -- only now is it known to be ours
+    CatalogError,
+    PayloadRefused,
+    PolicyError,
+    StagepostError,
+    UnknownDefinition,
+)
 
 __all__ = [
     "CallerError",
@@ -21,7 +31,6 @@ __all__ = [
     "InvalidField",
     "MissingExtra",
     "MissingTopics",
-    "PackageClash",
     "PayloadRefused",
     "PolicyError",
     "RecordTooLarge",
@@ -83,7 +92,9 @@ class RecordTooLarge(CallerError):
         self.size = size
         self.limit = limit
         self.setting = setting
-        super().__init__(f"{what} has {size:,} bytes, the cap is {limit:,} ({setting}): send less or a reference")
+        super().__init__(
+            f"{what} has {size:,} bytes, the cap is {limit:,} ({setting}): send less or a reference"
+        )
 
 
 class EventDisabled(CallerError):
@@ -136,7 +147,9 @@ class SettingsError(StagepostError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         lines = "\n  ".join(self.problems)
-        super().__init__(f"the settings are not usable; change these variables (see .env.reference):\n  {lines}")
+        super().__init__(
+            f"the settings are not usable; change these variables (see .env.reference):\n  {lines}"
+        )
 
 
 class MissingTopics(StagepostError):
@@ -146,20 +159,6 @@ class MissingTopics(StagepostError):
         self.problems = tuple(problems)
         lines = "\n  ".join(self.problems)
         super().__init__(f"topics are not as the pipeline needs them:\n  {lines}")
-
-
-class PackageClash(StagepostError):
-    """Another distribution's top-level package stands where ours should be."""
-
-    def __init__(self, package: str, found: str, expected: str) -> None:
-        self.package = package
-        self.found = found
-        self.expected = expected
-        super().__init__(
-            f"the package {package!r} found at {found} is not Stagepost's (expected beside {expected}): another "
-            f"distribution or folder of that name comes first on sys.path. Remove it or give the worker an "
-            "environment of its own"
-        )
 
 
 class MissingExtra(StagepostError):

@@ -37,7 +37,7 @@ _generator = _Generator()
 
 def _after_fork() -> None:
     # The child must not share a lock that another thread of the parent held at the fork.
-    global _generator  # noqa: PLW0603
+    global _generator
     _generator = _Generator()
 
 

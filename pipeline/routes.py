@@ -25,7 +25,17 @@ class Route:
     that disables the event.
     """
 
-    __slots__ = ("check_body", "constant", "definition", "dlq", "guarded", "policy", "sources", "system_key", "topic")
+    __slots__ = (
+        "check_body",
+        "constant",
+        "definition",
+        "dlq",
+        "guarded",
+        "policy",
+        "sources",
+        "system_key",
+        "topic",
+    )
 
     def __init__(self, definition: EventDefinition, catalog: Catalog, constant: tuple[Header, ...]) -> None:
         self.definition = definition
@@ -34,7 +44,9 @@ class Route:
         self.policy = policy = catalog.policy(definition.key)
         self.constant = constant
         self.check_body: Callable[[bytes | None], None] = catalog.validator(definition.key).check
-        self.sources = None if definition.sources is None else frozenset(s.encode() for s in definition.sources)
+        self.sources = (
+            None if definition.sources is None else frozenset(s.encode() for s in definition.sources)
+        )
         self.guarded = self.sources is not None or not policy.enabled
         self.system_key: Key | None = None
 
@@ -83,7 +95,9 @@ class Router:
         return Key(data, ((self._partition_key, data), (self._tenant_id, data)))
 
     def _compile(self, definition: EventDefinition) -> Route:
-        route = Route(definition, self.catalog, constant_headers(definition, self._dialect, self._type_prefix))
+        route = Route(
+            definition, self.catalog, constant_headers(definition, self._dialect, self._type_prefix)
+        )
         if definition.system:
             route.system_key = self.key_of_id(f"system:{definition.event_type}".encode())
         return route

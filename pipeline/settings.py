@@ -10,9 +10,18 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from pipeline.errors import SettingsError
 
@@ -72,58 +81,99 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    enabled: bool = Field(True, description="false: stage() accepts everything and sends nothing; no worker starts")
-    brokers: Servers = Field((), description="Kafka bootstrap servers, host:port, comma separated; required when enabled")
-    target_brokers: Servers = Field((), description="cluster of the target topics; empty: the same as BROKERS")
-    catalog: str = Field("", description="module (catalog.examples.flights) or folder of TOML files; required when enabled")
+    enabled: bool = Field(
+        True, description="false: stage() accepts everything and sends nothing; no worker starts"
+    )
+    brokers: Servers = Field(
+        (), description="Kafka bootstrap servers, host:port, comma separated; required when enabled"
+    )
+    target_brokers: Servers = Field(
+        (), description="cluster of the target topics; empty: the same as BROKERS"
+    )
+    catalog: str = Field(
+        "", description="module (catalog.examples.flights) or folder of TOML files; required when enabled"
+    )
     cloudevents_source: Annotated[str, AfterValidator(_source)] = Field(
         "", description="CloudEvents source of the events staged here, a URI-reference; required when enabled"
     )
     cloudevents_dialect: Literal["ce_", "ce-"] = Field(
         "ce_", description="header prefix on targets: ce_ (the Kafka binding) or ce- (lib-streaming's names)"
     )
-    namespace: Annotated[str, AfterValidator(_name)] = Field("streaming", description="first part of all topic names")
+    namespace: Annotated[str, AfterValidator(_name)] = Field(
+        "streaming", description="first part of all topic names"
+    )
     type_prefix: Annotated[str, AfterValidator(_type_prefix)] = Field(
         "", description="first part of the CloudEvents type; empty: the same as NAMESPACE"
     )
-    event_policies: str = Field("", description="delivery policy overrides: <definition key>.<field>=<value>, comma separated")
-    client_id: str = Field("stagepost", min_length=1, max_length=200, description="Kafka client id, seen in broker logs and quotas")
-    batch_linger_ms: float = Field(
-        5, ge=0, le=10_000, description="while a request is under way, how long a record waits for companions, in ms"
+    event_policies: str = Field(
+        "", description="delivery policy overrides: <definition key>.<field>=<value>, comma separated"
     )
-    batch_max_bytes: int = Field(1_048_576, ge=1_024, le=100_000_000, description="record batch size before compression, bytes")
-    max_buffered_records: int = Field(10_000, ge=1, description="records waiting in one stager before stage() has to wait")
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field("lz4", description="record batch compression")
+    client_id: str = Field(
+        "stagepost",
+        min_length=1,
+        max_length=200,
+        description="Kafka client id, seen in broker logs and quotas",
+    )
+    batch_linger_ms: float = Field(
+        5,
+        ge=0,
+        le=10_000,
+        description="while a request is under way, how long a record waits for companions, in ms",
+    )
+    batch_max_bytes: int = Field(
+        1_048_576, ge=1_024, le=100_000_000, description="record batch size before compression, bytes"
+    )
+    max_buffered_records: int = Field(
+        10_000, ge=1, description="records waiting in one stager before stage() has to wait"
+    )
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
+        "lz4", description="record batch compression"
+    )
     stage_timeout_s: Seconds = Field(2, description="stage() has decided after this many seconds")
     record_delivery_timeout_s: Seconds = Field(
         30, description="a record not acknowledged after this many seconds is given up by the stager"
     )
-    drain_timeout_s: Seconds = Field(10, description="at a stop or rebalance, how long work in hand may take to finish")
+    drain_timeout_s: Seconds = Field(
+        10, description="at a stop or rebalance, how long work in hand may take to finish"
+    )
     close_timeout_s: Seconds = Field(30, description="upper bound of Stager.close()")
     max_payload_bytes: int = Field(1_000_000, ge=1, le=100_000_000, description="largest payload, bytes")
     max_record_bytes: int = Field(
         1_040_000, ge=1_024, le=104_000_000, description="largest record (key, value and headers), bytes"
     )
-    data_dir: str = Field("", description="folder of the worker's tables; empty: <NAMESPACE>-data in the working folder")
-    topics_autocreate: bool = Field(True, description="create missing topics; false: refuse to start and list them")
-    topic_partitions: int = Field(6, ge=1, le=10_000, description="partitions of created topics; staging keeps its first count")
+    data_dir: str = Field(
+        "", description="folder of the worker's tables; empty: <NAMESPACE>-data in the working folder"
+    )
+    topics_autocreate: bool = Field(
+        True, description="create missing topics; false: refuse to start and list them"
+    )
+    topic_partitions: int = Field(
+        6, ge=1, le=10_000, description="partitions of created topics; staging keeps its first count"
+    )
     topic_replication: int = Field(
-        0, ge=0, le=100, description="replication of created topics; 0: three, or as many as there are brokers"
+        0,
+        ge=0,
+        le=100,
+        description="replication of created topics; 0: three, or as many as there are brokers",
     )
     web_bind: str = Field("127.0.0.1", description="address the worker's pages listen on")
-    web_port: int = Field(6066, ge=0, le=65_535, description="port of the worker's pages")
+    web_port: int = Field(6066, ge=1, le=65_535, description="port of the worker's pages")
 
     @model_validator(mode="after")
     def _together(self) -> Self:
         if self.enabled:
-            missing = [name for name in ("brokers", "catalog", "cloudevents_source") if not getattr(self, name)]
+            missing = [
+                name for name in ("brokers", "catalog", "cloudevents_source") if not getattr(self, name)
+            ]
             if missing:
                 names = ", ".join(PREFIX + name.upper() for name in missing)
                 raise ValueError(f"{names}: required while {PREFIX}ENABLED is true")
         if self.max_record_bytes < self.max_payload_bytes:
             raise ValueError(f"{PREFIX}MAX_RECORD_BYTES: must not be less than {PREFIX}MAX_PAYLOAD_BYTES")
         if self.record_delivery_timeout_s < self.stage_timeout_s:
-            raise ValueError(f"{PREFIX}RECORD_DELIVERY_TIMEOUT_S: must not be less than {PREFIX}STAGE_TIMEOUT_S")
+            raise ValueError(
+                f"{PREFIX}RECORD_DELIVERY_TIMEOUT_S: must not be less than {PREFIX}STAGE_TIMEOUT_S"
+            )
         return self
 
     @classmethod
@@ -133,13 +183,19 @@ class Settings(BaseModel):
         Raises `SettingsError` listing every wrong, missing or unknown variable.
         """
         known = {PREFIX + name.upper(): name for name in cls.model_fields}
-        given = {name: value for name, value in env.items() if name.startswith(PREFIX) and name not in _FOREIGN}
+        given = {
+            name: value for name, value in env.items() if name.startswith(PREFIX) and name not in _FOREIGN
+        }
         problems = [_unknown(name, known) for name in given if name not in known]
-        values = {known[name]: value.strip() for name, value in given.items() if name in known and value.strip()}
+        values = {
+            known[name]: value.strip() for name, value in given.items() if name in known and value.strip()
+        }
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            problems.extend(_problem(detail) for detail in error.errors(include_url=False, include_input=False))
+            problems.extend(
+                _problem(detail) for detail in error.errors(include_url=False, include_input=False)
+            )
         if problems:
             raise SettingsError(problems)
         return settings
@@ -187,12 +243,20 @@ def reference() -> str:
     """The text of `.env.reference`: each variable with type, default and purpose."""
     lines = ["# Every setting of Stagepost: purpose, then the variable with its default.", ""]
     for name, field in Settings.model_fields.items():
-        kind = {bool: "true|false", int: "integer", float: "number", str: "text"}.get(field.annotation or str)
-        if kind is None:
-            kind = "host:port,..." if "brokers" in name else "|".join(getattr(field.annotation, "__args__", ()))
-        lines += [f"# {field.description} ({kind})", f"{PREFIX}{name.upper()}={_shown(field.default)}", ""]
+        lines += [
+            f"# {field.description} ({_kind(field)})",
+            f"{PREFIX}{name.upper()}={_shown(field.default)}",
+            "",
+        ]
     return "\n".join(lines)
 
 
+def _kind(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return "|".join(get_args(field.annotation))
+    kinds = {bool: "true|false", int: "integer", float: "number", tuple: "host:port,..."}
+    return kinds.get(type(field.default), "text") if field.annotation is not float else "number"
+
+
 if __name__ == "__main__":
-    print(reference(), end="")  # noqa: T201 -- prints the reference for the make target
+    print(reference(), end="")

@@ -45,7 +45,7 @@ _defaults = _Defaults()
 
 
 def _after_fork() -> None:
-    global _defaults  # noqa: PLW0603 -- the child must not touch the parent's sockets, threads and locks
+    global _defaults
     _defaults = _Defaults()
 
 
@@ -99,7 +99,9 @@ def stage_blocking(
         return chosen.stage_blocking(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
-    call = stage(key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers)
+    call = stage(
+        key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
+    )
     return asyncio.run_coroutine_threadsafe(call, _blocking_loop()).result()
 
 

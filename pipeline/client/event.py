@@ -142,8 +142,7 @@ def _encode(definition: EventDefinition, payload: Payload) -> tuple[bytes | None
     return encoded, known_good and b"Infinity" not in encoded
 
 
-def _override(policy: PolicyArgument) -> PolicyOverride:
-    assert policy is not None
+def _override(policy: Mapping[str, object] | PolicyOverride) -> PolicyOverride:
     return policy if isinstance(policy, PolicyOverride) else override_from_mapping(policy)
 
 

@@ -16,7 +16,14 @@ from catalog import Catalog, OwnTopics
 from pipeline.client.event import Event, EventChecker
 from pipeline.client.stager import Stager, load_catalog
 from pipeline.clock import SYSTEM_CLOCK, Clock
-from pipeline.errors import ErrorClass, MissingTopics, StagerClosed, StagingRefused, StagingUnavailable, classify
+from pipeline.errors import (
+    ErrorClass,
+    MissingTopics,
+    StagerClosed,
+    StagingRefused,
+    StagingUnavailable,
+    classify,
+)
 from pipeline.kafka.connection import staging_cluster
 from pipeline.kafka.encoding import OutRecord
 from pipeline.kafka.lane import Lane, Parcel
@@ -36,7 +43,9 @@ class _Call(Parcel):
 
     __slots__ = ("done", "event_id", "lane")
 
-    def __init__(self, record: OutRecord, event_id: str, deadline: float, lane: Lane, done: asyncio.Future[Staged]):
+    def __init__(
+        self, record: OutRecord, event_id: str, deadline: float, lane: Lane, done: asyncio.Future[Staged]
+    ):
         super().__init__((record,), deadline)
         self.event_id = event_id
         self.lane = lane
@@ -68,7 +77,9 @@ def failure_of(event_id: str, error: BaseException, *, unknown: bool) -> Excepti
     if error_class in _REFUSED and not unknown:
         failure: Exception = StagingRefused(event_id, error_class, str(error))
     else:
-        failure = StagingUnavailable(event_id, error_class, str(error) or type(error).__name__, unknown=unknown)
+        failure = StagingUnavailable(
+            event_id, error_class, str(error) or type(error).__name__, unknown=unknown
+        )
     failure.__cause__ = error
     return failure
 
@@ -76,7 +87,9 @@ def failure_of(event_id: str, error: BaseException, *, unknown: bool) -> Excepti
 class KafkaStager(Stager):
     """Stages to `<namespace>.staging` with acks=all, idempotent; concurrent calls share record batches."""
 
-    def __init__(self, settings: Settings, *, catalog: Catalog | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, settings: Settings, *, catalog: Catalog | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         super().__init__(settings, catalog=catalog, clock=clock)
         self._topic = OwnTopics(settings.namespace).staging
         self._lanes: list[Lane] = []
@@ -94,7 +107,9 @@ class KafkaStager(Stager):
         await super().start()
         settings = self._settings
         self._checker = EventChecker(catalog, settings, self._clock)
-        options = ProducerOptions(settings.batch_linger_ms / 1000, settings.batch_max_bytes, settings.compression)
+        options = ProducerOptions(
+            settings.batch_linger_ms / 1000, settings.batch_max_bytes, settings.compression
+        )
         self._producer = Producer(staging_cluster(settings), options, self._clock)
         await self._producer.start()
         self._start_preparing()
@@ -114,7 +129,7 @@ class KafkaStager(Stager):
             self._timer.cancel()
         self._room.set()
 
-    async def stage(  # noqa: D102 -- the protocol says it
+    async def stage(
         self,
         key: str,
         payload: Payload,
@@ -132,7 +147,10 @@ class KafkaStager(Stager):
         )
         if event.policy.outbox == "always":
             raise StagingUnavailable(
-                event.id, ErrorClass.BROKER_UNAVAILABLE, "outbox=always needs an outbox, which is not configured", unknown=False
+                event.id,
+                ErrorClass.BROKER_UNAVAILABLE,
+                "outbox=always needs an outbox, which is not configured",
+                unknown=False,
             )
         now = self._clock.monotonic()
         if not self._lanes or self._waiting >= self._settings.max_buffered_records:
@@ -199,7 +217,9 @@ class KafkaStager(Stager):
                     await self._room.wait()
                     self._check_usable()
         except TimeoutError as error:
-            cause = self._producer.trouble or TimeoutError("no room: MAX_BUFFERED_RECORDS wait for the broker")
+            cause = self._producer.trouble or TimeoutError(
+                "no room: MAX_BUFFERED_RECORDS wait for the broker"
+            )
             raise failure_of(event.id, cause, unknown=False) from error
         except (KafkaError, MissingTopics) as error:
             self._prepare_again()
@@ -219,5 +239,3 @@ class KafkaStager(Stager):
         keeper = TopicKeeper(self._producer, staging_cluster(self._settings), self._settings)
         count = await keeper.partitions(TopicSpecs(self._settings).staging(self._topic), timeout_s=None)
         self._lanes = [self._producer.lane(self._topic, partition) for partition in range(count)]
-
-

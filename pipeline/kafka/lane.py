@@ -56,7 +56,12 @@ class Batch:
     __slots__ = ("base_sequence", "count", "data", "identity", "spans")
 
     def __init__(
-        self, spans: list[tuple[Parcel, int, int]], count: int, data: bytes, identity: Identity, base_sequence: int
+        self,
+        spans: list[tuple[Parcel, int, int]],
+        count: int,
+        data: bytes,
+        identity: Identity,
+        base_sequence: int,
     ) -> None:
         self.spans = spans
         self.count = count
@@ -176,6 +181,21 @@ class Lane:
         while self._queue:
             self._give_up_head(error)
 
+    def drop(self, parcels: set[Parcel]) -> bool:
+        """Forget parcels, telling nobody. True where the unresolved batch held some of them: its other records
+        are then sent again under a fresh identity."""
+        batch = self.batch
+        lost_place = batch is not None and any(parcel in parcels for parcel, _, _ in batch.spans)
+        if lost_place:
+            self._abandon(parcels.__contains__, None)
+        if self._queue and self._queue[0] in parcels:
+            self.waiting += self._head
+            self._head = 0
+        kept = deque(parcel for parcel in self._queue if parcel not in parcels)
+        self.waiting -= sum(len(parcel.records) for parcel in self._queue if parcel in parcels)
+        self._queue = kept
+        return lost_place
+
     def withdraw(self, parcel: Parcel) -> bool:
         """Take a parcel back of which nothing has been sent. False where it is too late or it is not here."""
         if parcel.taken or parcel not in self._queue:
@@ -218,22 +238,23 @@ class Lane:
             self._head = first
             self.waiting += count
 
-    def _abandon(self, is_lost: Callable[[Parcel], bool], error: BaseException) -> None:
+    def _abandon(self, is_lost: Callable[[Parcel], bool], error: BaseException | None) -> None:
         batch = self._resolve()
         self.identity = None
         if self._head and is_lost(self._queue[0]):
             self._give_up_head(error)
         self._put_back([span for span in batch.spans if not is_lost(span[0])])
         for parcel, first, count in batch.spans:
-            if is_lost(parcel):
+            if is_lost(parcel) and error is not None:
                 parcel.given_up(first, count, error)
 
-    def _give_up_head(self, error: BaseException) -> None:
+    def _give_up_head(self, error: BaseException | None) -> None:
         parcel, first = self._queue.popleft(), self._head
         self._head = 0
         count = len(parcel.records) - first
         self.waiting -= count
-        parcel.given_up(first, count, error)
+        if error is not None:
+            parcel.given_up(first, count, error)
 
     def _resolve(self) -> Batch:
         batch = self.batch

@@ -96,7 +96,9 @@ class Producer:
                 self._idle.clear()
                 self._wake.set()
                 await self._idle.wait()
-        tasks = [task for task in (self._task, self._connecting, self._identity_wanted, *self._requests) if task]
+        tasks = [
+            task for task in (self._task, self._connecting, self._identity_wanted, *self._requests) if task
+        ]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -125,6 +127,10 @@ class Producer:
         self._busy[lane] = None
         self._wake.set()
 
+    async def connected(self) -> None:
+        """Wait, without limit, until a broker of the cluster was reached."""
+        await self._connect()
+
     async def partitions(self, topic: str) -> int:
         """The partition count of a topic, asking the cluster if it is not known yet; waits for a broker.
 
@@ -152,9 +158,23 @@ class Producer:
         """
         async with asyncio.timeout(timeout_s):
             client = await self._connect()
-            while not await client.force_metadata_update():
+            while not await client.force_metadata_update():  # noqa: ASYNC110 -- it polls a broker
                 await asyncio.sleep(0.05)
             await self.partitions(topic)
+
+    def known_partitions(self) -> dict[str, int]:
+        """The partition counts in the metadata at hand; empty while no broker was reached."""
+        if self._client is None:
+            return {}
+        cluster = self._client.cluster
+        return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in cluster.topics()}
+
+    def withdraw(self, parcels: set[Parcel]) -> None:
+        """Take parcels back. What is in a request under way may still arrive; the rest never will."""
+        for lane in self._busy:
+            if lane.drop(parcels):
+                self._identity = None
+        self._wake.set()
 
     def troubled_lanes(self) -> list[Lane]:
         """The lanes whose last attempt failed."""
@@ -185,7 +205,7 @@ class Producer:
             if deadline is not None:
                 due.append(deadline)
             if lane.is_ready(now):
-                if self._connected() is None or self._identity_of(lane) is None:
+                if self._client_or_connect() is None or self._identity_of(lane) is None:
                     continue  # whoever brings these wakes us
                 leader = self._leader(lane)
                 if leader is None:
@@ -265,7 +285,9 @@ class Producer:
             now = self._clock.monotonic()
             for lane, batch in sent.values():
                 if lane.batch is batch:
-                    lane.failed(failure or kafka_errors.KafkaConnectionError("the request was cancelled"), now)
+                    lane.failed(
+                        failure or kafka_errors.KafkaConnectionError("the request was cancelled"), now
+                    )
         if failure is not None:
             log.warning("produce request to broker %s failed, will be repeated: %r", leader, failure)
             self._refresh_metadata()
@@ -301,13 +323,13 @@ class Producer:
         if self._client is not None and not self._closed:
             self._client.force_metadata_update()
 
-    def _connected(self) -> AIOKafkaClient | None:
+    def _client_or_connect(self) -> AIOKafkaClient | None:
         if self._client is None and self._connecting is None and not self._closed:
             self._connecting = asyncio.create_task(self._bootstrap())
         return self._client
 
     async def _connect(self) -> AIOKafkaClient:
-        while self._connected() is None:
+        while self._client_or_connect() is None:
             assert self._connecting is not None
             await asyncio.shield(self._connecting)
         assert self._client is not None

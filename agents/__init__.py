@@ -1,0 +1,10 @@
+"""The worker's Faust agents, registered by name: an agent that is not in `AGENTS` does not run, one that
+cannot be imported stops the start."""
+
+from __future__ import annotations
+
+from agents import route
+
+__all__ = ["AGENTS"]
+
+AGENTS = (route.register,)

@@ -1,0 +1,8 @@
+"""`python -m pipeline worker`: the same as `faust -A pipeline worker`."""
+
+from __future__ import annotations
+
+from pipeline.worker import app
+
+if __name__ == "__main__":
+    app.main()

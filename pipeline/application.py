@@ -1,0 +1,150 @@
+"""The worker, put together: settings and catalog in, a Faust app that knows how to route out.
+
+Owns: wiring, the order of starting and stopping, letting a partition wait while a target topic is not known.
+Must not know: which agents and pages there are (they are registered on it), how any part works inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from faust.types import TP
+
+from catalog import Catalog, OwnTopics
+from catalog.names import dlq_of
+from pipeline.client.stager import load_catalog
+from pipeline.clock import SYSTEM_CLOCK
+from pipeline.delivery import Delivery
+from pipeline.errors import MissingTopics, SettingsError
+from pipeline.ids import uuid7
+from pipeline.kafka.cluster import Cluster
+from pipeline.kafka.connection import Connection, staging_cluster, target_cluster
+from pipeline.kafka.producer import Producer, ProducerOptions
+from pipeline.kafka.topics import TopicKeeper, TopicSpecs, missing
+from pipeline.plan import Limits
+from pipeline.routes import Router
+from pipeline.settings import Settings
+from pipeline.transport.app import App, make_app
+from pipeline.transport.progress import Batch
+
+__all__ = ["Application", "build"]
+
+log = logging.getLogger(__name__)
+
+_REFRESH_S = 60.0
+
+
+class Application:
+    """The parts of one worker. `app` is what Faust runs; `route` is what the routing agent calls."""
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.topics = OwnTopics(settings.namespace)
+        self.specs = TopicSpecs(settings)
+        self.app: App = make_app(settings)
+        self.app.prepare = self._prepare
+        self.app.on_abandoned = self._abandoned
+        self.app.on_before_shutdown.connect(self._shut_down)
+        self._refreshed = 0.0
+        self._releasing: set[asyncio.Task[None]] = set()
+
+    async def route(self, batch: Batch) -> None:
+        """Deliver one batch of staging records. Returns once it is under way; never waits for a broker."""
+        consumer = self.app.batches
+        self._refresh_partition_counts()
+        if not consumer.begin(batch):
+            return
+        unknown = self._delivery.deliver(batch, lambda: consumer.finish(batch))
+        if unknown:
+            tp = TP(batch.topic, batch.partition)
+            names = ", ".join(sorted(unknown))
+            consumer.hold(tp, f"target topic not known yet: {names}", batch)
+            self._release_when_known(tp, unknown)
+        await asyncio.sleep(0)  # the sender, the pages and the heartbeats want their turn
+
+    async def _prepare(self) -> None:
+        """Before Faust connects: producers, own topics, and the check where topics must not be created."""
+        settings = self.settings
+        options = ProducerOptions(
+            settings.batch_linger_ms / 1000, settings.batch_max_bytes, settings.compression
+        )
+        self._own = await self._cluster(staging_cluster(settings), options)
+        self._targets = (
+            await self._cluster(target_cluster(settings), options) if settings.targets_apart else self._own
+        )
+        if not settings.topics_autocreate:
+            await self._check_topics()
+        count = await self._own.know(self.specs.staging(self.topics.staging))
+        log.info("staging topic %s has %s partitions", self.topics.staging, count)
+        await self._targets.producer.connected()
+        router = Router(
+            self.catalog, dialect=settings.cloudevents_dialect, type_prefix=settings.effective_type_prefix
+        )
+        self._delivery = Delivery(
+            router,
+            Limits(settings.max_payload_bytes, settings.max_record_bytes),
+            targets=self._targets,
+            own=self._own,
+            topics=self.topics,
+            specs=self.specs,
+            clock=SYSTEM_CLOCK,
+            producer_id=f"{settings.client_id}/{uuid7()}",
+        )
+
+    async def _cluster(self, connection: Connection, options: ProducerOptions) -> Cluster:
+        producer = Producer(connection, options)
+        await producer.start()
+        return Cluster(producer, TopicKeeper(producer, connection, self.settings))
+
+    async def _check_topics(self) -> None:
+        """With `TOPICS_AUTOCREATE=false`: everything the worker may write to must be there."""
+        own = [
+            self.topics.staging,
+            self.topics.staging_dlq,
+            self.topics.audit,
+            *map(dlq_of, self.catalog.topics),
+        ]
+        absent = await missing(staging_cluster(self.settings), own)
+        absent += await missing(target_cluster(self.settings), self.catalog.topics)
+        if absent:
+            raise MissingTopics(
+                [f"{name}: missing, create it or set STREAMING_TOPICS_AUTOCREATE=true" for name in absent]
+            )
+
+    def _refresh_partition_counts(self) -> None:
+        now = SYSTEM_CLOCK.monotonic()
+        if now - self._refreshed >= _REFRESH_S:
+            self._refreshed = now
+            self._targets.know_existing(self.catalog.topics)
+
+    def _release_when_known(self, tp: TP, unknown: set[str]) -> None:
+        waiting_for = set(unknown)
+
+        def known(topic: str) -> None:
+            waiting_for.discard(topic)
+            if not waiting_for:
+                task = asyncio.create_task(self.app.batches.release(tp))
+                self._releasing.add(task)
+                task.add_done_callback(self._releasing.discard)
+
+        for topic in unknown:
+            self._targets.learn(self.specs.target(topic), lambda topic=topic: known(topic))  # type: ignore[misc]
+
+    def _abandoned(self, batches: Sequence[Batch]) -> None:
+        self._delivery.abandon(batches)
+
+    async def _shut_down(self, *_: object, **__: object) -> None:
+        """After the consumer has drained: what is not acknowledged now is not committed either."""
+        await self._targets.close(1.0)
+        if self._own is not self._targets:
+            await self._own.close(1.0)
+
+
+def build(settings: Settings) -> Application:
+    """The worker for these settings. Raises `SettingsError` or `CatalogError`; does no I/O but reading the catalog."""
+    if not settings.enabled:
+        raise SettingsError(["STREAMING_ENABLED: is false, so there is nothing for a worker to do"])
+    return Application(settings, load_catalog(settings))

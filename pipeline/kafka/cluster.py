@@ -1,0 +1,110 @@
+"""One Kafka cluster as the worker writes to it: a producer, what is known of its topics, creating the rest.
+
+Owns: partition counts, learning and refreshing them, holding back what goes to a topic that is not known yet.
+Must not know: what is written, or why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from aiokafka.errors import KafkaError
+
+from pipeline.errors import MissingTopics
+from pipeline.kafka.lane import Parcel
+from pipeline.kafka.producer import Producer
+from pipeline.kafka.topics import TopicKeeper, TopicSpec
+
+__all__ = ["Cluster"]
+
+log = logging.getLogger(__name__)
+
+_ATTEMPT_TIMEOUT_S = 10.0
+_PAUSE_S = 1.0
+
+
+class Cluster:
+    """A producer and the topics it writes to. Bound to one event loop."""
+
+    def __init__(self, producer: Producer, keeper: TopicKeeper) -> None:
+        self.producer = producer
+        self.partitions: dict[str, int] = {}
+        """The partition count of every topic known so far."""
+        self._keeper = keeper
+        self._learning: dict[str, asyncio.Task[None]] = {}
+        self._held_back: defaultdict[str, list[tuple[int, Parcel]]] = defaultdict(list)
+
+    def put(self, topic: str, partition: int, parcel: Parcel) -> None:
+        """Hand a parcel to the producer. Does not block."""
+        self.producer.put(self.producer.lane(topic, partition), parcel)
+
+    def put_when_known(self, spec: TopicSpec, hashed: int, parcel: Parcel) -> None:
+        """The same for a topic that may have to be created first; order per topic is kept. Does not block."""
+        count = self.partitions.get(spec.name)
+        if count is not None and spec.name not in self._held_back:
+            self.put(spec.name, hashed % count, parcel)
+            return
+        self._held_back[spec.name].append((hashed, parcel))
+        self.learn(spec, lambda: self._put_held_back(spec.name))
+
+    def learn(self, spec: TopicSpec, then: Callable[[], None]) -> None:
+        """Learn a topic's partition count, creating it where that is allowed; then call `then`.
+
+        Tries until it succeeds, with a warning that names the topic each time it does not. Does not block.
+        """
+        task = self._learning.get(spec.name)
+        if task is None:
+            task = self._learning[spec.name] = asyncio.create_task(
+                self._learn(spec), name=f"learn {spec.name}"
+            )
+        task.add_done_callback(lambda done: None if done.cancelled() else then())
+
+    async def know(self, spec: TopicSpec) -> int:
+        """The partition count of a topic, created where that is allowed; waits for a broker without limit."""
+        count = self.partitions[spec.name] = await self._keeper.partitions(spec, timeout_s=None)
+        return count
+
+    def know_existing(self, topics: Iterable[str]) -> None:
+        """Take the counts of those topics that are in the cluster's metadata; forget those that are not."""
+        found = self.producer.known_partitions()
+        for topic in topics:
+            count = found.get(topic)
+            if count is not None:
+                self.partitions[topic] = count
+            elif found:
+                self.partitions.pop(topic, None)
+
+    def withdraw(self, parcels: set[Parcel]) -> None:
+        """Take back what is not on its topic yet. What is being sent right now may still arrive."""
+        for topic, waiting in list(self._held_back.items()):
+            self._held_back[topic] = [item for item in waiting if item[1] not in parcels]
+        self.producer.withdraw(parcels)
+
+    async def close(self, timeout_s: float) -> None:
+        """Stop learning, send what waits for at most `timeout_s`, close."""
+        for task in self._learning.values():
+            task.cancel()
+        await self.producer.close(timeout_s)
+
+    async def _learn(self, spec: TopicSpec) -> None:
+        while True:
+            try:
+                self.partitions[spec.name] = await self._keeper.partitions(spec, timeout_s=_ATTEMPT_TIMEOUT_S)
+            except (KafkaError, MissingTopics, OSError, TimeoutError) as error:
+                log.warning(
+                    "topic %s cannot be used yet, will try again: %s",
+                    spec.name,
+                    error or type(error).__name__,
+                )
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                del self._learning[spec.name]
+                return
+
+    def _put_held_back(self, topic: str) -> None:
+        count = self.partitions[topic]
+        for hashed, parcel in self._held_back.pop(topic, ()):
+            self.put(topic, hashed % count, parcel)

@@ -1,0 +1,39 @@
+"""Top-level packages with everyday names can clash: other distributions install an `agents` or a `catalog` too.
+
+Owns: telling that a package found on `sys.path` is not ours. Must import nothing of ours: it runs first.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+__all__ = ["PackageClash", "check_neighbour"]
+
+
+class PackageClash(ImportError):
+    """Another distribution's package stands where ours should be.
+
+    An `ImportError` and not a `StagepostError`, for that base class lives in the package that may be missing.
+    """
+
+    def __init__(self, package: str, found: str, expected: str) -> None:
+        self.package = package
+        self.found = found
+        self.expected = expected
+        super().__init__(
+            f"the package {package!r} found at {found} is not Stagepost's (expected in {expected}): another "
+            f"distribution or folder named {package!r} comes first on sys.path. Uninstall or rename it, or give "
+            "Stagepost an environment of its own",
+            name=package,
+        )
+
+
+def check_neighbour(package: str) -> None:
+    """Raise `PackageClash` unless the package that an import would find lies beside `pipeline`."""
+    home = Path(__file__).resolve().parent.parent
+    spec = importlib.util.find_spec(package)
+    origin = spec.origin if spec is not None else None
+    found = Path(origin).resolve().parent if origin else None
+    if found is None or found.parent != home:
+        raise PackageClash(package, str(found or "nowhere"), str(home))

@@ -1,0 +1,111 @@
+"""The Faust app with our consumer in it, and the settings that keep Faust from doing harm.
+
+Owns: Faust's configuration. Must not know: catalog, delivery, agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types.transports import TransportT
+from mode import CrashingSupervisor
+from yarl import URL
+
+from catalog import OwnTopics
+from pipeline.settings import Settings
+from pipeline.transport.consumer import Consumer
+from pipeline.transport.progress import Batch
+
+__all__ = ["App", "make_app"]
+
+
+class App(faust.App):
+    """A Faust app whose staging topic arrives in batches.
+
+    `prepare` is awaited before anything of Faust connects; `on_abandoned` is told of batches whose partition
+    was lost before they ended.
+    """
+
+    prepare: Callable[[], Awaitable[None]] | None = None
+    batch_topics: frozenset[str] = frozenset()
+    drain_timeout_s: float = 10.0
+    on_abandoned: Callable[[Sequence[Batch]], None] | None = None
+
+    @property
+    def batches(self) -> Consumer:
+        """The consumer, as what it is."""
+        consumer = self.consumer
+        assert isinstance(consumer, Consumer)
+        return consumer
+
+    async def on_start(self) -> None:
+        """Before the consumer, the agents and the pages start."""
+        await super().on_start()
+        if self.prepare is not None:
+            await self.prepare()
+
+    def _new_transport(self) -> TransportT:
+        return self._transport_with_batches(self.conf.broker_consumer)
+
+    def _new_producer_transport(self) -> TransportT:
+        return self._transport_with_batches(self.conf.broker_producer)
+
+    def _transport_with_batches(self, urls: list[URL]) -> TransportT:
+        app = self
+
+        class _Consumer(Consumer):
+            batch_topics = app.batch_topics
+            drain_timeout_s = app.drain_timeout_s
+
+            def abandoned(self, batches: Sequence[Batch]) -> None:
+                if app.on_abandoned is not None:
+                    app.on_abandoned(batches)
+
+        class _Transport(driver.Transport):
+            Consumer = _Consumer
+
+        return _Transport(urls, self)
+
+
+def make_app(settings: Settings) -> App:
+    """A Faust app for these settings, without agents or pages."""
+    own = OwnTopics(settings.namespace)
+    url = [URL(f"aiokafka://{server}") for server in settings.brokers]
+    app = App(
+        own.group,
+        broker=url,
+        # Faust lets unprefixed environment variables override these arguments: APP_VERSION would stop the start.
+        env_prefix="STAGEPOST_FAUST_",
+        origin="pipeline",
+        autodiscover=False,
+        broker_client_id=settings.client_id,
+        broker_commit_interval=0.5,
+        broker_session_timeout=30.0,
+        broker_rebalance_timeout=60.0,
+        broker_request_timeout=40.0,
+        broker_max_poll_interval=300.0,
+        consumer_max_fetch_size=max(1_048_576, settings.max_record_bytes + 65_536),
+        consumer_auto_offset_reset="earliest",
+        producer_acks=-1,
+        producer_request_timeout=20.0,
+        topic_allow_declare=settings.topics_autocreate,
+        topic_replication_factor=max(1, settings.topic_replication),
+        topic_partitions=settings.topic_partitions,
+        topic_disable_leader=True,
+        # Keeps the group protocol "faust" from the first release on, with or without tables.
+        table_standby_replicas=1,
+        store="memory://",
+        datadir=settings.effective_data_dir,
+        stream_buffer_maxsize=4_096,
+        web_bind=settings.web_bind,
+        web_port=settings.web_port,
+        web_tables_enabled=False,
+        web_router_enabled=False,
+        # An agent that breaks must stop the worker: its supervisor starts a new one, which replays.
+        agent_supervisor=CrashingSupervisor,
+    )
+    app.batch_topics = frozenset({own.staging})
+    app.drain_timeout_s = settings.drain_timeout_s
+    return app
