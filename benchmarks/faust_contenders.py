@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -135,6 +136,7 @@ async def _run(app: App, done: asyncio.Event) -> None:
     await app.start()
     await done.wait()
     await app.stop()
+    await asyncio.to_thread(shutil.rmtree, app.conf.datadir)
 
 
 async def _per_event(job: Job, *, awaited: bool) -> None:
