@@ -172,8 +172,8 @@ class KafkaStager(Stager):
             self._check_usable()
             await self._producer.probe(self._topic, limit)
         except (KafkaError, OSError, TimeoutError, StagerClosed) as error:
-            reason = f"the staging topic {self._topic} cannot be reached within {limit:g} s: {error or type(error).__name__}"
-            return Health("down", reason)
+            cause = str(error) or type(error).__name__
+            return Health("down", f"the staging topic {self._topic} cannot be reached within {limit:g} s: {cause}")
         trouble = next((lane.trouble for lane in self._producer.troubled_lanes()), None)
         return Health("degraded", f"staging is failing: {trouble}") if trouble else Health("healthy")
 

@@ -96,7 +96,7 @@ class Consumer(driver.Consumer):
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         """Upstream's loop with one difference: a list of a batch topic is handed out whole."""
         try:
-            while not (self._stopped.is_set() or fetcher._stopped.is_set()):  # type: ignore[attr-defined]  # noqa: SLF001
+            while not self.should_stop and not fetcher.should_stop:
                 await self._drain_once()
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
@@ -122,12 +122,15 @@ class Consumer(driver.Consumer):
         generation = self.app.consumer_generation_id
         for fetched, items in records.items():
             tp = TP(fetched.topic, fetched.partition)
-            if not self.flow_active or self.app.consumer_generation_id != generation:
-                return  # a rebalance: everything is read again from the committed offset
+            if self._is_rebalancing_since(generation):
+                return  # everything is read again from the committed offset
             if tp.topic in self.batch_topics:
                 await self._hand_out(tp, items)
             elif active is not None and tp in active:
                 await self._one_by_one(tp, items)
+
+    def _is_rebalancing_since(self, generation: int) -> bool:
+        return not self.flow_active or self.app.consumer_generation_id != generation
 
     async def _seek_back(self) -> None:
         try:
