@@ -61,10 +61,12 @@ class Cluster:
         return self._engine.name if self._engine is not None else ""
 
     def start(self, timeout_s: float = 90.0) -> Self:
-        """Start all brokers and wait until each knows them all (blocks, some 4 s for one).
+        """Start all brokers and wait until each knows them all (blocks, some 4 s for one); repeatable.
 
         Raises `NoBroker` where none can be had, and `BrokerFailed` with the end of a log.
         """
+        if self.nodes:
+            return self
         self._engine = choose_engine(self._engine_name)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -99,7 +101,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         """Start the cluster, unless it runs."""
-        return self if self.nodes else self.start()
+        return self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -6,13 +6,15 @@ A crash leaves nothing behind: testcontainers' own reaper removes the containers
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import docker.errors  # type: ignore[import-untyped]
 from testcontainers.core.container import DockerContainer
-from testcontainers.core.docker_client import DockerClient
+from testcontainers.core.docker_client import DockerClient, get_docker_host
 from testcontainers.core.network import Network
 
 from devtools.kafka.config import Address, Options, new_cluster_id, properties
@@ -92,15 +94,15 @@ class DockerEngine:
     def __init__(self) -> None:
         """Look for an engine and the image, pulling it if need be (blocks). Raises `NoBroker`."""
         self._image = f"apache/kafka:{kafka_version()}"
+        _look_for_socket()
         try:
             client = DockerClient()
-            if client.host() not in {"localhost", "127.0.0.1"}:
-                raise NoBroker("the Docker engine is not on this machine; unset DOCKER_HOST")
-            _have_image(client, self._image)
+            try:
+                _have_image(client, self._image)
+            finally:
+                client.client.close()
         except docker.errors.DockerException as error:
-            raise NoBroker(
-                f"no Docker engine answers, or it has no {self._image}; start Docker ({error})"
-            ) from error
+            raise NoBroker(f"Docker has no {self._image} to run; let it be pulled ({error})") from error
         self._containers: list[DockerContainer] = []
         self._network: Network | None = None
 
@@ -159,8 +161,22 @@ def _peer(address: Address) -> str:
     return f"node-{address.node_id}"
 
 
+def _look_for_socket() -> None:
+    """Raise `NoBroker` unless an engine listens on a socket of this machine.
+
+    Looked for by hand because the client library leaks a socket where nobody listens.
+    """
+    url = urlsplit(get_docker_host() or "unix:///var/run/docker.sock")
+    if url.scheme != "unix":
+        raise NoBroker(f"the Docker engine at {url.geturl()} is not this machine's own; unset DOCKER_HOST")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(url.path)
+        except OSError:
+            raise NoBroker(f"no Docker engine answers at {url.path}; start Docker") from None
+
+
 def _have_image(client: DockerClient, image: str) -> None:
-    client.client.ping()
     try:
         client.client.images.get(image)
     except docker.errors.ImageNotFound:

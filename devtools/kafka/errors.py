@@ -8,7 +8,7 @@ from __future__ import annotations
 from catalog.errors import StagepostError
 
 
-class NoBroker(StagepostError):  # noqa: N818 - named after the fact
+class NoBroker(StagepostError):
     """No broker can be had on this machine; `reason` says what is missing and what to install."""
 
     def __init__(self, reason: str) -> None:
@@ -16,7 +16,7 @@ class NoBroker(StagepostError):  # noqa: N818 - named after the fact
         super().__init__(f"no Kafka broker can be had: {reason}")
 
 
-class BrokerFailed(StagepostError):  # noqa: N818 - named after the fact
+class BrokerFailed(StagepostError):
     """A broker ended, or did not do in time what it was asked to. `tail` holds the last lines of its log."""
 
     def __init__(self, what: str, tail: str) -> None:

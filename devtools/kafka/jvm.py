@@ -19,6 +19,10 @@ from devtools.kafka.errors import BrokerFailed
 from devtools.kafka.node import Node
 from devtools.kafka.scratch import Scratch
 
+_LOG = (
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+)
 _GUARD = str(Path(__file__).with_name("guard.py"))
 
 
@@ -52,7 +56,7 @@ class JvmNode(Node):
             pass_fds=[self._lock_fd],
             start_new_session=True,  # Ctrl-C in a terminal is for our caller, who then ends us in order
         )
-        assert self._guard.stdout is not None  # noqa: S101 - for mypy: it is a pipe
+        assert self._guard.stdout is not None
         self.pid = int(self._guard.stdout.readline() or 0) or None
 
     def kill(self) -> None:
@@ -136,8 +140,7 @@ class JvmEngine:
 
     def _program(self, options: Options) -> list[str]:
         heap = f"-Xmx{options.heap_mb}m"
-        log = "-Dorg.slf4j.simpleLogger.showDateTime=true"
-        return [self._java.program, heap, *options.jvm, log, "-cp", f"{self._libs}/*"]
+        return [self._java.program, heap, *options.jvm, *_LOG, "-cp", f"{self._libs}/*"]
 
     def _class_archive(self) -> Path:
         """Return the archive of Kafka's parsed classes (JEP 350), made on first use by one run of a broker.

@@ -5,6 +5,7 @@ Owns: the wait until it answers, and the order of a restart. Must not know: proc
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 
@@ -14,6 +15,7 @@ from devtools.kafka.errors import BrokerFailed
 
 _POLL_S = 0.05
 _TAIL_LINES = 30
+_ENTRY = re.compile(r"\] (INFO|WARN|ERROR|FATAL) ")
 
 
 class Node(ABC):
@@ -82,5 +84,19 @@ class Node(ABC):
 
     def failed(self, what: str) -> BrokerFailed:
         """Return the error that says `what` happened to this node, with the end of its log."""
-        lines = self.log_text().splitlines()[-_TAIL_LINES:]
-        return BrokerFailed(f"broker {self.address.node_id} {what}", "\n".join(lines))
+        tail = "\n".join(telling_lines(self.log_text())[-_TAIL_LINES:])
+        return BrokerFailed(f"broker {self.address.node_id} {what}", tail)
+
+
+def telling_lines(log: str) -> list[str]:
+    """Return the lines of a broker's log without its INFO entries, which bury what went wrong.
+
+    Lines that begin no entry, as of a stack trace, go with the entry before. All lines if none is left.
+    """
+    lines, kept, keeping = log.splitlines(), [], True
+    for line in lines:
+        entry = _ENTRY.search(line)
+        keeping = entry[1] != "INFO" if entry else keeping
+        if keeping:
+            kept.append(line)
+    return kept or lines
