@@ -16,9 +16,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from devtools.kafka.choice import EngineName
 from devtools.kafka.cluster import Cluster
@@ -77,21 +78,18 @@ def start(name: str, nodes: int, engine: EngineName, root: Path = RUN) -> Runnin
 
 def find(name: str, root: Path = RUN) -> Running | None:
     """Return the running cluster of that name, or nothing; what a crashed one left is removed."""
-    if not root.is_dir():
-        return None
-    state = _state(name, root)
-    with _lock_file(name, root) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        else:
-            state.unlink(missing_ok=True)
-            return None
+    state, path = _state(name, root), _lock(name, root)
     try:
-        return Running(**json.loads(state.read_text()))
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            state.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     except FileNotFoundError:
-        return None  # it is just starting, or just ending
+        return None
+    except BlockingIOError:
+        with suppress(FileNotFoundError):  # it is just starting, or just ending
+            return Running(**json.loads(state.read_text()))
+    return None
 
 
 def running(root: Path = RUN) -> list[Running]:
@@ -120,8 +118,7 @@ def hold(name: str, nodes: int, engine: EngineName, root: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
     state = _state(name, root)
-    with _lock_file(name, root) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _held(_lock(name, root)):
         try:
             with Cluster(nodes, engine=engine, run_root=root) as cluster:
                 there = Running(name, cluster.bootstrap, nodes, cluster.engine, kafka_version(), os.getpid())
@@ -157,5 +154,21 @@ def _log(name: str, root: Path) -> Path:
     return root / f"{name}.log"
 
 
-def _lock_file(name: str, root: Path) -> IO[str]:
-    return (root / f"{name}.lock").open("a")
+def _lock(name: str, root: Path) -> Path:
+    return root / f"{name}.lock"
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` within the block, waiting for it; the file is removed in the end."""
+    while True:
+        with path.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Whoever held it before may have removed the file: then another may lock a new one.
+            if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
