@@ -1,0 +1,61 @@
+# The project's commands, for people and for CI alike. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PYTEST ?= $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test test-long lint env lock env-reference wheel clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: env ## stage 20,000 flights through a broker and a worker, account for each, end
+	@$(BIN)/python -m demo run
+
+up: env ## the same, but leave broker and worker running
+	@$(BIN)/python -m demo up
+
+down: env ## end what `make up` left running
+	@$(BIN)/python -m demo down
+
+test: lint ## everything that CI runs: lint, types, import rules, tests
+	$(PYTEST)
+
+test-long: env ## the long versions of the tests; minutes to hours
+	$(PYTEST) -m long --timeout 0
+
+lint: env ## format, lint, types, import rules, docstrings of tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/interrogate --quiet tests
+
+env: $(READY) ## the development environment, .venv, from the lock
+
+$(READY): requirements/dev.lock requirements/data.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is not Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "making $(VENV) from requirements/ (once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--require-hashes -r requirements/data.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: env ## resolve the locked versions anew
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --generate-hashes \
+		--no-header --no-emit-index-url --no-annotate --output-file requirements/dev.lock pyproject.toml
+
+env-reference: env ## write .env.reference from the settings
+	$(BIN)/python -m pipeline.settings > .env.reference
+
+wheel: env ## build wheel and source archive into dist/
+	$(BIN)/python -m build --no-isolation
+
+clean: ## remove what was made here, but for the broker's jars
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .hypothesis .pytest_cache
