@@ -6,10 +6,13 @@ Must not know: where the bytes go.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
+from cramjam import lz4
 
 from pipeline.staging import Header
 
@@ -20,6 +23,10 @@ OutRecord = tuple[bytes | None, bytes | None, list[Header]]
 
 COMPRESSIONS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 _UNLIMITED = 0x7FFFFFFF
+_BATCH_HEADER = 61
+_LENGTH, _LENGTH_AT = struct.Struct(">i"), 8
+_CHECKSUM, _CHECKSUM_AT = struct.Struct(">I"), 17
+_ATTRIBUTES, _ATTRIBUTES_AT = struct.Struct(">h"), 21
 _RECORD_OVERHEAD = 24
 _HEADER_OVERHEAD = 4
 
@@ -42,11 +49,11 @@ def estimate(record: OutRecord) -> int:
 
 def encode(
     records: Iterable[OutRecord], compression: str, identity: Identity, base_sequence: int, timestamp_ms: int
-) -> bytes:
+) -> bytes | bytearray:
     """One record batch with all records, in order, all with the same timestamp in ms since 1970."""
     builder = DefaultRecordBatchBuilder(
         magic=2,
-        compression_type=COMPRESSIONS[compression],
+        compression_type=COMPRESSIONS["none" if compression == "lz4" else compression],
         is_transactional=0,
         producer_id=identity.producer_id,
         producer_epoch=identity.epoch,
@@ -56,4 +63,19 @@ def encode(
     append = builder.append
     for offset, (key, value, headers) in enumerate(records):
         append(offset, timestamp_ms, key, value, headers)
-    return builder.build()  # type: ignore[no-any-return]
+    data: bytearray = builder.build()
+    return _lz4(data) if compression == "lz4" else data
+
+
+def _lz4(batch: bytearray) -> bytearray:
+    """Compress the records of a batch at lz4's level 1: a tenth of the CPU of level 9, all that aiokafka offers.
+
+    Length, attributes and checksum are set anew; layout: Kafka's "Record Batch" of message format v2.
+    """
+    packed = bytearray(batch[:_BATCH_HEADER])
+    packed += lz4.compress(memoryview(batch)[_BATCH_HEADER:], level=1)
+    _LENGTH.pack_into(packed, _LENGTH_AT, len(packed) - _LENGTH_AT - _LENGTH.size)
+    (attributes,) = _ATTRIBUTES.unpack_from(packed, _ATTRIBUTES_AT)
+    _ATTRIBUTES.pack_into(packed, _ATTRIBUTES_AT, attributes | COMPRESSIONS["lz4"])
+    _CHECKSUM.pack_into(packed, _CHECKSUM_AT, calc_crc32c(memoryview(packed)[_ATTRIBUTES_AT:]))
+    return packed

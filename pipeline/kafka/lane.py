@@ -59,7 +59,7 @@ class Batch:
         self,
         spans: list[tuple[Parcel, int, int]],
         count: int,
-        data: bytes,
+        data: bytes | bytearray,
         identity: Identity,
         base_sequence: int,
     ) -> None:

@@ -256,7 +256,7 @@ class Producer:
     async def _request(self, leader: int, node: _Node, lanes: list[Lane]) -> None:
         """One ProduceRequest, and its answer carried back to the lanes."""
         sent = {(lane.topic, lane.partition): (lane, lane.batch) for lane in lanes}
-        topics: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        topics: defaultdict[str, list[tuple[int, bytes | bytearray]]] = defaultdict(list)
         for lane in lanes:
             assert lane.batch is not None
             topics[lane.topic].append((lane.partition, lane.batch.data))
