@@ -91,11 +91,12 @@ class Producer:
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                self._idle.clear()
-                self._wake.set()
-                await self._idle.wait()
+        if self._task is not None and not self._task.done():  # asyncio.run() cancels it before we are asked
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    self._idle.clear()
+                    self._wake.set()
+                    await self._idle.wait()
         tasks = [
             task for task in (self._task, self._connecting, self._identity_wanted, *self._requests) if task
         ]
