@@ -37,6 +37,7 @@ def namespace() -> str:
 
 @contextmanager
 def _skipping() -> Iterator[None]:
+    """Skip what asks for a broker where none can be had."""
     try:
         yield
     except NoBroker as absent:

@@ -18,7 +18,7 @@ from testcontainers.core.docker_client import DockerClient, get_docker_host
 from testcontainers.core.network import Network
 
 from devtools.kafka.config import Address, Options, new_cluster_id, properties
-from devtools.kafka.errors import NoBroker
+from devtools.kafka.errors import BrokerFailed, NoBroker
 from devtools.kafka.jars import kafka_version
 from devtools.kafka.node import Node
 from devtools.kafka.scratch import Scratch
@@ -43,11 +43,14 @@ class DockerNode(Node):
 
     def start(self) -> None:
         """Start the container; does not wait until it answers. Nothing happens if it runs already."""
-        if not self._made:
-            self._made = True
-            self._container.start()
-        elif not self.running:
-            self._container.get_wrapped_container().start()
+        try:
+            if not self._made:
+                self._made = True
+                self._container.start()
+            elif not self.running:
+                self._container.get_wrapped_container().start()
+        except docker.errors.APIError as error:
+            raise BrokerFailed(f"broker {self.address.node_id} cannot be started", str(error)) from error
 
     def kill(self) -> None:
         """Kill the process (SIGKILL), as a crash would, and wait until it is gone."""
@@ -135,10 +138,11 @@ class DockerEngine:
     def _container(
         self, address: Address, options: Options, settings: Path, cluster_id: str
     ) -> DockerContainer:
+        container = DockerContainer(self._image)
+        # Only for this machine: the library's own method would open the port to the network.
+        container.ports[f"{address.port}/tcp"] = ("127.0.0.1", address.port)  # type: ignore[assignment]
         return (
-            DockerContainer(self._image)
-            .with_bind_ports(address.port, address.port)
-            .with_volume_mapping(str(settings), _SETTINGS, "ro")
+            container.with_volume_mapping(str(settings), _SETTINGS, "ro")
             .with_network_aliases(_peer(address))
             .with_env("CLUSTER_ID", cluster_id)
             .with_env("KAFKA_HEAP_OPTS", f"-Xmx{options.heap_mb}m")

@@ -27,4 +27,5 @@ class BrokerFailed(StagepostError):
     @property
     def address_taken(self) -> bool:
         """Whether another program held one of the broker's ports, so that other ports may do."""
-        return any(said in self.tail for said in ("Address already in use", "port is already allocated"))
+        said = self.tail.lower()
+        return "address already in use" in said or "port is already allocated" in said

@@ -93,8 +93,8 @@ def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
     return values
 
 
-def java_pids(*marks: str) -> list[int]:
-    """Return the process ids of the running brokers whose command line holds all of `marks`."""
+def pids_of(*marks: str) -> list[int]:
+    """Return the ids of the live processes whose command line holds all of `marks`."""
     listing = subprocess.run(
         ["ps", "-A", "-ww", "-o", "pid=,stat=,args="], capture_output=True, text=True, check=True
     )
@@ -102,9 +102,14 @@ def java_pids(*marks: str) -> list[int]:
     return [
         int(pid)
         for pid, state, args in rows
-        if not state.startswith("Z") and " kafka.Kafka " in args and "guard.py" not in args
-        if all(mark in args for mark in marks)
+        if not state.startswith("Z") and all(mark in args for mark in marks)
     ]
+
+
+def java_pids(*marks: str) -> list[int]:
+    """Return the ids of the live brokers whose command line holds all of `marks`."""
+    guards = pids_of("guard.py", *marks)
+    return [pid for pid in pids_of(" kafka.Kafka ", *marks) if pid not in guards]
 
 
 def alive(pid: int) -> bool:
@@ -140,7 +145,7 @@ def test_what_is_produced_is_consumed(engine: EngineName, namespace: str) -> Non
 def test_topics_are_not_created_by_accident(own_kafka: Cluster, namespace: str) -> None:
     """Producing to a topic that is not there creates none, as on a broker in production."""
     producer = Producer(
-        {"bootstrap.servers": own_kafka.bootstrap, "topic.metadata.propagation.max.ms": 0, "log_level": 0}
+        {"bootstrap.servers": own_kafka.bootstrap, "topic.metadata.propagation.max.ms": 3000, "log_level": 0}
     )
     refused: list[KafkaError | None] = []
     producer.produce(namespace, b"lost", on_delivery=lambda error, _message: refused.append(error))
@@ -330,6 +335,7 @@ def test_two_starts_of_one_name_share_one_broker() -> None:
         addresses.add(tool("start", "--name", name).stdout.strip())
         assert len(addresses) == 1
         assert addresses != {""}
+        assert len(pids_of("devtools.kafka hold", name)) == 1
     finally:
         tool("stop", "--name", name)
 
