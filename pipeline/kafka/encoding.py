@@ -73,7 +73,10 @@ def _lz4(batch: bytearray) -> bytearray:
     Length, attributes and checksum are set anew; layout: Kafka's "Record Batch" of message format v2.
     """
     packed = bytearray(batch[:_BATCH_HEADER])
-    packed += lz4.compress(memoryview(batch)[_BATCH_HEADER:], level=1)
+    # Brokers refuse linked blocks, cramjam's default (KIP-57).
+    compressor = lz4.Compressor(level=1, content_checksum=False, block_linked=False)
+    compressor.compress(memoryview(batch)[_BATCH_HEADER:])
+    packed += compressor.finish()
     _LENGTH.pack_into(packed, _LENGTH_AT, len(packed) - _LENGTH_AT - _LENGTH.size)
     (attributes,) = _ATTRIBUTES.unpack_from(packed, _ATTRIBUTES_AT)
     _ATTRIBUTES.pack_into(packed, _ATTRIBUTES_AT, attributes | COMPRESSIONS["lz4"])
