@@ -62,7 +62,9 @@ def free_addresses(count: int) -> tuple[Address, ...]:
 
 def new_cluster_id() -> str:
     """Return a fresh cluster id: a UUID in URL-safe base 64, as Kafka writes it."""
-    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    while (text := urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass  # Kafka makes no such ids either: its tools would take one for an option
+    return text
 
 
 def properties(address: Address, all_of: Sequence[Address], data: str, *extra: Mapping[str, str]) -> str:

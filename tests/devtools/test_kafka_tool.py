@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from broker_processes import DEADLINE_S, ROOT, alive, java_pids, needs_java, wait_until
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -25,28 +25,11 @@ from devtools.kafka.scratch import Scratch
 
 pytestmark = pytest.mark.kafka
 
-ROOT = Path(__file__).parents[2]
-TOOL = [sys.executable, "-m", "devtools.kafka"]
-DEADLINE_S = 60.0
-
 
 @pytest.fixture(autouse=True, scope="module")
-def _needs_a_broker() -> None:
+def _java() -> None:
     """Skip where this machine can run no broker, or fail there under CI."""
-    try:
-        choose_engine("jvm")
-    except NoBroker as absent:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(absent))
-
-
-def wait_until(true: Callable[[], bool], what: str) -> None:
-    """Wait for a fact about another process, with a deadline."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline, f"{what} did not come true within {DEADLINE_S} s"
-        time.sleep(0.05)
+    needs_java()
 
 
 def create_topic(bootstrap: str, topic: str, replicas: int = 1) -> None:
@@ -91,34 +74,6 @@ def consume(bootstrap: str, topic: str, count: int) -> list[bytes]:
     finally:
         consumer.close()
     return values
-
-
-def pids_of(*marks: str) -> list[int]:
-    """Return the ids of the live processes whose command line holds all of `marks`."""
-    listing = subprocess.run(
-        ["ps", "-A", "-ww", "-o", "pid=,stat=,args="], capture_output=True, text=True, check=True
-    )
-    rows = (row.split(None, 2) for row in listing.stdout.splitlines())
-    return [
-        int(pid)
-        for pid, state, args in rows
-        if not state.startswith("Z") and all(mark in args for mark in marks)
-    ]
-
-
-def java_pids(*marks: str) -> list[int]:
-    """Return the ids of the live brokers whose command line holds all of `marks`."""
-    guards = pids_of("guard.py", *marks)
-    return [pid for pid in pids_of(" kafka.Kafka ", *marks) if pid not in guards]
-
-
-def alive(pid: int) -> bool:
-    """Say whether there is a process of that id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.fixture
@@ -251,31 +206,6 @@ def test_a_failed_start_shows_the_log_and_leaves_nothing(tmp_path: Path) -> None
     assert list(tmp_path.glob("kafka-*")) == []
 
 
-def test_run_passes_the_address_and_the_exit_status(tmp_path: Path) -> None:
-    """`run -- CMD` hands CMD a live broker in both variables and ends as CMD does; no broker is left."""
-    script = tmp_path / "client.py"
-    script.write_text(
-        "import os, subprocess, sys\n"
-        "from devtools.kafka import probe\n"
-        "address = os.environ['STREAMING_TEST_BROKERS']\n"
-        "assert address == os.environ['STREAMING_BROKERS']\n"
-        "assert probe.known_brokers(int(address.rpartition(':')[2])) == {1}\n"
-        "print(address, os.getppid())\n"
-        "sys.exit(7)\n"
-    )
-    done = tool("run", "--engine", "jvm", "--", sys.executable, str(script), check=False)
-    assert done.returncode == 7, done.stderr
-    address, _ = done.stdout.split()
-    assert probe.known_brokers(int(address.rpartition(":")[2])) == set()
-
-
-def test_run_says_how_a_command_was_killed_or_is_missing() -> None:
-    """As a shell does: 128+n for a command that signal n ended, 127 for one that is not there."""
-    suicide = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert tool("run", "--", sys.executable, "-c", suicide, check=False).returncode == 128 + signal.SIGKILL
-    assert tool("run", "--", "no-such-command", check=False).returncode == 127
-
-
 @pytest.mark.parametrize("victim", ["starter", "guard"])
 def test_no_broker_outlives_a_killed_parent(victim: str, tmp_path: Path) -> None:
     """SIGKILL of the starter, or of the guard between, ends the broker; the next start removes the folder."""
@@ -303,60 +233,3 @@ def test_no_broker_outlives_a_killed_parent(victim: str, tmp_path: Path) -> None
     wait_until(lambda: not alive(guard), "the end of the guard")
     Scratch(tmp_path).remove()
     assert list(tmp_path.glob("kafka-*")) == []
-
-
-def test_two_starts_at_once_get_different_brokers() -> None:
-    """`start` under two names at once gives two clusters on their own ports; `stop` ends each for good."""
-    names = [f"test-{os.getpid()}-{letter}" for letter in "ab"]
-    starts = [begin("start", "--engine", "jvm", "--json", "--name", name) for name in names]
-    facts = [json.loads(start.communicate()[0]) for start in starts]
-    try:
-        ports = [int(fact["bootstrap"].rpartition(":")[2]) for fact in facts]
-        assert len(set(ports)) == 2
-        assert [probe.known_brokers(port) for port in ports] == [{1}, {1}]
-        listed = {
-            one["name"]: one["answering"] for one in json.loads(tool("status", "--json", check=False).stdout)
-        }
-        assert [listed[name] for name in names] == [1, 1]
-    finally:
-        stops = [tool("stop", "--name", name, check=False).returncode for name in names]
-    assert stops == [0, 0]
-    assert [probe.known_brokers(port) for port in ports] == [set(), set()]
-    wait_until(lambda: not any(alive(fact["pid"]) for fact in facts), "the end of the background processes")
-    assert tool("stop", "--name", names[0], check=False).returncode == 1
-
-
-def test_two_starts_of_one_name_share_one_broker() -> None:
-    """`start` under one name, at once or again, starts one cluster and prints its address every time."""
-    name = f"test-{os.getpid()}-shared"
-    starts = [begin("start", "--engine", "jvm", "--name", name) for _ in range(2)]
-    try:
-        addresses = {start.communicate()[0].strip() for start in starts}
-        addresses.add(tool("start", "--name", name).stdout.strip())
-        assert len(addresses) == 1
-        assert addresses != {""}
-        assert len(pids_of("devtools.kafka hold", name)) == 1
-    finally:
-        tool("stop", "--name", name)
-
-
-def begin(*arguments: str) -> subprocess.Popen[str]:
-    """Begin the command-line tool, without a given broker in its environment."""
-    environment = {name: value for name, value in os.environ.items() if name != "STREAMING_TEST_BROKERS"}
-    environment["PYTHONPATH"] = str(ROOT)
-    return subprocess.Popen(
-        [*TOOL, *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def tool(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command-line tool to its end."""
-    process = begin(*arguments)
-    out, err = process.communicate()
-    assert not check or process.returncode == 0, err
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

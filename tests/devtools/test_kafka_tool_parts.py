@@ -7,29 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from broker_processes import ROOT, alive, wait_until
 
-from catalog.names import namespace_problem
 from devtools.kafka import NoBroker, __main__, brokers, choice, jars
-from devtools.kafka.config import Address, Options, free_addresses, properties
+from devtools.kafka.config import Address, Options, free_addresses, new_cluster_id, properties
 from devtools.kafka.node import telling_lines
 from devtools.kafka.scratch import Scratch
 
-ROOT = Path(__file__).parents[2]
 GUARD = ROOT / "devtools" / "kafka" / "guard.py"
-DEADLINE_S = 30.0
-
-
-def wait_until(true: Callable[[], bool], what: str) -> None:
-    """Wait for a fact about another process, with a deadline."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline, f"{what} did not come true within {DEADLINE_S} s"
-        time.sleep(0.02)
 
 
 def parsed(text: str) -> dict[str, str]:
@@ -75,6 +63,14 @@ def test_extra_settings_win() -> None:
         properties(one, [one], "/data", {"listeners": "a"}, {"listeners": "b", "compression.type": "lz4"})
     )
     assert (settings["listeners"], settings["compression.type"]) == ("b", "lz4")
+
+
+def test_no_cluster_id_looks_like_an_option() -> None:
+    """One random id in 64 would begin with a hyphen, and Kafka's tools would refuse it."""
+    ids = {new_cluster_id() for _ in range(2000)}
+    assert len(ids) == 2000
+    assert {len(text) for text in ids} == {22}
+    assert not any(text.startswith("-") for text in ids)
 
 
 def test_only_quick_starts_leave_the_second_compiler_out() -> None:
@@ -243,74 +239,7 @@ def test_a_guard_ends_its_child_with_its_parent(forks: bool, tmp_path: Path) -> 
         os.kill(child, 0)
         starter.kill()
         try:
-            wait_until(lambda: not exists(child), "the end of the child")
+            wait_until(lambda: not alive(child), "the end of the child")
         finally:
             if fork:
                 os.kill(fork, signal.SIGKILL)
-
-
-def exists(pid: int) -> bool:
-    """Say whether there is a process of that id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
-def test_without_a_broker_tests_are_skipped_but_fail_in_ci(ci: str, outcome: str, tmp_path: Path) -> None:
-    """The fixtures skip with the reason where no broker can be had; under `CI` that is a failure."""
-    (tmp_path / "test_it.py").write_text("def test_it(kafka): raise AssertionError('ran without a broker')")
-    done = run_pytest(
-        tmp_path, {"CI": ci, "PATH": str(tmp_path), "DOCKER_HOST": f"unix://{tmp_path}/no.sock"}
-    )
-    assert outcome in done.stdout
-    assert "install a Java 17" in done.stdout
-    assert "ran without a broker" not in done.stdout
-
-
-def test_given_brokers_reach_the_tests(tmp_path: Path) -> None:
-    """The shared fixture is the given address where there is one; each namespace is legal and new."""
-    (tmp_path / "test_it.py").write_text(
-        "seen = set()\n"
-        "import pytest\n"
-        "@pytest.mark.parametrize('turn', [1, 2])\n"
-        "def test_it(kafka, namespace, turn):\n"
-        "    assert kafka.bootstrap == 'elsewhere:9092'\n"
-        "    assert namespace not in seen\n"
-        "    seen.add(namespace)\n"
-        "    print('namespace', namespace)\n"
-    )
-    done = run_pytest(tmp_path, {"STREAMING_TEST_BROKERS": "elsewhere:9092"})
-    assert "2 passed" in done.stdout
-    names = [line.split()[-1] for line in done.stdout.splitlines() if "namespace " in line]
-    assert [namespace_problem(name) for name in names] == [None, None]
-
-
-def run_pytest(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run the tests of a folder with the broker fixtures, in an environment of their own."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "tests.broker_fixtures",
-        "-p",
-        "no:cacheprovider",
-        "-rs",
-        "-s",
-    ]
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"JAVA_HOME", "STREAMING_TEST_BROKERS"}
-    }
-    return subprocess.run(
-        [*command, "-c", os.devnull, f"--rootdir={folder}", str(folder)],
-        cwd=ROOT,
-        env={**kept, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
