@@ -75,7 +75,7 @@ def _lz4(batch: bytearray) -> bytearray:
     packed = bytearray(batch[:_BATCH_HEADER])
     # Brokers refuse linked blocks, cramjam's default (KIP-57).
     compressor = lz4.Compressor(level=1, content_checksum=False, block_linked=False)
-    compressor.compress(memoryview(batch)[_BATCH_HEADER:])
+    compressor.compress(bytes(memoryview(batch)[_BATCH_HEADER:]))
     packed += compressor.finish()
     _LENGTH.pack_into(packed, _LENGTH_AT, len(packed) - _LENGTH_AT - _LENGTH.size)
     (attributes,) = _ATTRIBUTES.unpack_from(packed, _ATTRIBUTES_AT)
