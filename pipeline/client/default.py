@@ -13,10 +13,9 @@ import asyncio
 import atexit
 import os
 import threading
-import weakref
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Staged
 
@@ -26,26 +25,30 @@ if TYPE_CHECKING:
 __all__ = ["health", "stage", "stage_blocking", "use_stager"]
 
 
+class _Kept(NamedTuple):
+    stager: Stager
+    keeper: AsyncIterator[None]
+
+
 class _Defaults:
     """All stagers of this process that nobody holds."""
 
     def __init__(self) -> None:
-        self.by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[Stager]] = (
-            weakref.WeakKeyDictionary()
-        )
-        self.keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self.by_loop: dict[asyncio.AbstractEventLoop, _Kept] = {}
+        self.starting: dict[asyncio.AbstractEventLoop, asyncio.Task[Stager]] = {}
         self.blocking: _BlockingLoop | None = None
         self.lock = threading.Lock()
         self.chosen: Stager | None = None
 
 
 _defaults = _Defaults()
+_inherited: list[_Defaults] = []
 
 
 def _after_fork() -> None:
     global _defaults
+    # Kept, for collecting a loop of the parent's would unregister its wake-up pipe from the shared epoll.
+    _inherited.append(_defaults)
     _defaults = _Defaults()
 
 
@@ -94,15 +97,10 @@ def stage_blocking(
     headers: ExtraHeaders | None = None,
 ) -> Staged:
     """`stage()` for code without an event loop: blocks the calling thread. Safe from any thread."""
-    chosen = _defaults.chosen
-    if chosen is not None:
-        return chosen.stage_blocking(
-            key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
-        )
-    call = stage(
+    stager = _defaults.chosen or _blocking_loop().stager()
+    return stager.stage_blocking(
         key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
     )
-    return asyncio.run_coroutine_threadsafe(call, _blocking_loop()).result()
 
 
 async def health() -> Health:
@@ -113,40 +111,46 @@ async def health() -> Health:
 
 async def _stager_of_this_loop() -> Stager:
     loop = asyncio.get_running_loop()
-    starting = _defaults.by_loop.get(loop)
-    if starting is not None:
-        return starting.result() if starting.done() else await asyncio.shield(starting)
-    starting = _defaults.by_loop[loop] = loop.create_future()
-    try:
-        stager = await _start(loop)
-    except BaseException as error:
-        del _defaults.by_loop[loop]
-        starting.set_exception(error)
-        starting.exception()  # seen: the first caller raises it
-        raise
-    starting.set_result(stager)
-    return stager
+    kept = _defaults.by_loop.get(loop)
+    if kept is not None:
+        return kept.stager
+    starting = _defaults.starting.get(loop)
+    if starting is None:
+        _forget_closed_loops()
+        starting = _defaults.starting[loop] = loop.create_task(_start(loop), name="stagepost-start")
+    return await asyncio.shield(starting)  # others wait for it too, when this caller is cancelled
 
 
 async def _start(loop: asyncio.AbstractEventLoop) -> Stager:
-    from pipeline.client.stager import Stager  # the first call pays for it, not the import
-    from pipeline.settings import Settings
+    try:
+        from pipeline.client.stager import Stager  # the first call pays for it, not the import
+        from pipeline.settings import Settings
 
-    stager = Stager(Settings.from_env(os.environ))
-    await stager.start()
-    keeper = _keep(stager)
-    _defaults.keepers[loop] = keeper
-    await anext(keeper)
-    return stager
+        stager = Stager(Settings.from_env(os.environ))
+        await stager.start()
+        keeper = _keep(stager, loop)
+        await anext(keeper)
+        _defaults.by_loop[loop] = _Kept(stager, keeper)
+        return stager
+    finally:
+        _defaults.starting.pop(loop, None)
 
 
-async def _keep(stager: Stager) -> AsyncIterator[None]:
+async def _keep(stager: Stager, loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
     # asyncio.run() and its like close all async generators before they close the loop: the one hook that a
     # library has to end what it keeps on somebody else's loop.
     try:
         yield
     finally:
         await stager.close()
+        _defaults.by_loop.pop(loop, None)
+
+
+def _forget_closed_loops() -> None:
+    # Those that were closed without their async generators.
+    for loop in list(_defaults.by_loop):
+        if loop.is_closed():
+            del _defaults.by_loop[loop]
 
 
 class _BlockingLoop:
@@ -154,9 +158,18 @@ class _BlockingLoop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._stager: Stager | None = None
         self._thread = threading.Thread(target=self._run, name="stagepost-blocking", daemon=True)
         self._thread.start()
         atexit.register(self.stop)
+
+    def stager(self) -> Stager:
+        """The stager on this loop; the first call starts it. Raises `SettingsError` or `CatalogError`."""
+        stager = self._stager
+        if stager is None:
+            started = asyncio.run_coroutine_threadsafe(_stager_of_this_loop(), self.loop)
+            stager = self._stager = started.result()
+        return stager
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -171,11 +184,11 @@ class _BlockingLoop:
             self._thread.join()
 
 
-def _blocking_loop() -> asyncio.AbstractEventLoop:
+def _blocking_loop() -> _BlockingLoop:
     blocking = _defaults.blocking
     if blocking is None:
         with _defaults.lock:
             blocking = _defaults.blocking
             if blocking is None:
                 blocking = _defaults.blocking = _BlockingLoop()
-    return blocking.loop
+    return blocking

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -102,11 +101,11 @@ class Stager:
         policy: PolicyArgument = None,
         headers: ExtraHeaders | None = None,
     ) -> Staged:
-        """`stage()` for a thread without an event loop; blocks until the event is durable or the call fails."""
-        call = self.stage(
-            key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
-        )
-        return self._from_thread(call)
+        """`stage()` for a thread without an event loop; blocks until the event is durable or the call fails.
+
+        Raises what `stage()` raises, and `StagerClosed` where it would block the stager's own event loop.
+        """
+        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -119,18 +118,14 @@ class Stager:
         """Close."""
         await self.close()
 
-    def _from_thread(self, call: Coroutine[Any, Any, Staged]) -> Staged:
+    def _loop_of_another_thread(self) -> asyncio.AbstractEventLoop:
+        self._check_usable()
         loop = self._loop
-        problem = "the stager is not started: use `async with`, or await start()" if loop is None else ""
-        try:
-            if loop is not None and asyncio.get_running_loop() is loop:
-                problem = "stage_blocking() would block its own event loop: await stage() there"
-        except RuntimeError:
-            pass  # no loop runs in this thread: as it should be
-        if problem or loop is None:
-            call.close()
-            raise StagerClosed(problem)
-        return asyncio.run_coroutine_threadsafe(call, loop).result()
+        if loop is None or not loop.is_running():
+            raise StagerClosed("the stager's event loop is not running: open a new stager")
+        if _running_loop() is loop:
+            raise StagerClosed("stage_blocking() would block its own event loop: await stage() there")
+        return loop
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
@@ -141,11 +136,22 @@ class Stager:
             raise StagerClosed("the stager is not started: use `async with`, or await start()")
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class NoopStager(Stager):
     """Accepts everything and keeps nothing: `STREAMING_ENABLED=false`. Needs no catalog, checks nothing."""
 
-    async def stage(self, key: str, payload: Payload, *, id: str | None = None, **_: Any) -> Staged:  # noqa: A002, ARG002
+    async def stage(self, key: str, payload: Payload, *, id: str | None = None, **_: Any) -> Staged:  # noqa: A002
         """Return at once with `via="noop"`; the event goes nowhere."""
+        return self.stage_blocking(key, payload, id=id)
+
+    def stage_blocking(self, key: str, payload: Payload, *, id: str | None = None, **_: Any) -> Staged:  # noqa: A002, ARG002
+        """The same."""
         self._check_usable()
         return Staged(id or uuid7(), "noop")
 

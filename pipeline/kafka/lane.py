@@ -53,7 +53,7 @@ class Parcel:
 class Batch:
     """One encoded record batch and the parcels it was made of."""
 
-    __slots__ = ("base_sequence", "count", "data", "identity", "spans")
+    __slots__ = ("base_sequence", "count", "data", "identity", "in_doubt", "spans")
 
     def __init__(
         self,
@@ -68,6 +68,8 @@ class Batch:
         self.data = data
         self.identity = identity
         self.base_sequence = base_sequence
+        self.in_doubt = False
+        """Whether an attempt went out without an answer: the records may be on the topic."""
 
 
 class Lane:
@@ -127,9 +129,14 @@ class Lane:
             if offset >= 0:
                 at += count
 
-    def failed(self, error: BaseException, now: float) -> None:
-        """The attempt failed in a way that another may not: send the same batch again after a pause."""
+    def failed(self, error: BaseException, now: float, *, in_doubt: bool = False) -> None:
+        """The attempt failed in a way that another may not: send the same batch again after a pause.
+
+        `in_doubt`: the batch may have been appended for all we know.
+        """
         self.in_flight = False
+        if in_doubt and self.batch is not None:
+            self.batch.in_doubt = True
         self.trouble = error
         self.retry_at = now + min(_FIRST_BACKOFF_S * 2.0 ** min(self.failures, 10), _LAST_BACKOFF_S)
         self.failures += 1
@@ -197,12 +204,24 @@ class Lane:
         return lost_place
 
     def withdraw(self, parcel: Parcel) -> bool:
-        """Take a parcel back of which nothing has been sent. False where it is too late or it is not here."""
+        """Take a parcel back that cannot be on the topic. False where it is too late or it is not here."""
+        if parcel.taken:
+            self._unpack()
         if parcel.taken or parcel not in self._queue:
             return False
         self._queue.remove(parcel)
         self.waiting -= len(parcel.records)
         return True
+
+    def _unpack(self) -> None:
+        """Put the unresolved batch back into the queue if it is certain that no broker has it; its sequence
+        numbers are then free for the next one."""
+        if self.batch is None or self.in_flight or self.batch.in_doubt:
+            return
+        batch = self._resolve()
+        self._put_back(batch.spans)
+        for parcel, first, _ in batch.spans:
+            parcel.taken = first
 
     def _take(self, limit_bytes: int) -> tuple[list[tuple[Parcel, int, int]], int]:
         cap = self._caps.pop() if self._caps else None

@@ -37,6 +37,8 @@ _NO_ERROR, _DUPLICATE_SEQUENCE = 0, 46
 _LOST_SEQUENCE = frozenset({45, 47, 49, 59, 90})
 """OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, INVALID_PRODUCER_ID_MAPPING, UNKNOWN_PRODUCER_ID,
 PRODUCER_FENCED."""
+_MAYBE_APPENDED = frozenset({7, 20})
+"""REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS_AFTER_APPEND: the leader has it, the replicas may not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,7 @@ class Producer:
             topics=list(topics.items()),
         )
         failure: BaseException | None = None
+        in_doubt = True
         try:
             client = await self._connect()
             response = await client.send(leader, request)
@@ -276,6 +279,8 @@ class Producer:
                     lane, batch = sent.pop((topic, partition))
                     if lane.batch is batch:  # else it was given up meanwhile
                         self._answer(lane, code, offset)
+        except kafka_errors.NodeNotReadyError as error:  # there was no connection to write to
+            failure, in_doubt = error, False
         except kafka_errors.KafkaError as error:
             failure = error
         except (OSError, TimeoutError) as error:
@@ -286,9 +291,8 @@ class Producer:
             now = self._clock.monotonic()
             for lane, batch in sent.values():
                 if lane.batch is batch:
-                    lane.failed(
-                        failure or kafka_errors.KafkaConnectionError("the request was cancelled"), now
-                    )
+                    cause = failure or kafka_errors.KafkaConnectionError("the request was cancelled")
+                    lane.failed(cause, now, in_doubt=in_doubt)
         if failure is not None:
             log.warning("produce request to broker %s failed, will be repeated: %r", leader, failure)
             self._refresh_metadata()
@@ -306,7 +310,7 @@ class Producer:
         elif verdict_of(classify(error)) is Verdict.POISON:
             lane.refused(error)
         else:
-            lane.failed(error, now)
+            lane.failed(error, now, in_doubt=code in _MAYBE_APPENDED)
             self._refresh_metadata()
         log.warning("broker answered for %s-%s: %r", lane.topic, lane.partition, error)
 

@@ -1,0 +1,77 @@
+"""One event on its way to the staging topic, and whoever waits to hear what became of it.
+
+Owns: the outcome of a call, and which error says what. Must not know: time limits, order, room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from pipeline.client.event import Event
+from pipeline.errors import ErrorClass, StagingRefused, StagingUnavailable, classify
+from pipeline.kafka.lane import Lane, Parcel
+from pipeline.types import Staged
+
+__all__ = ["Call", "Outcome", "failure_of"]
+
+Outcome: TypeAlias = "asyncio.Future[Staged] | concurrent.futures.Future[Staged]"
+"""What a task awaits, or a thread waits for. It is only ever set from the stager's event loop."""
+
+_REFUSED: Final = frozenset({ErrorClass.AUTH, ErrorClass.TOPIC_NOT_FOUND})
+
+
+class Call(Parcel):
+    """One record, one outcome. `left_lane` is told when its lane no longer holds it."""
+
+    __slots__ = ("due", "event_id", "lane", "left_lane", "outcome")
+
+    def __init__(self, event: Event, outcome: Outcome, left_lane: Callable[[Exception | None], None]) -> None:
+        super().__init__(((event.key, event.value, event.headers),))
+        self.event_id = event.id
+        self.outcome = outcome
+        self.left_lane = left_lane
+        self.lane: Lane | None = None
+        """None while it is in no lane yet."""
+        self.due = 0.0
+        """When the caller has to be answered, on the stager's monotonic clock."""
+
+    def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002 -- one record
+        """The event is durable."""
+        assert self.lane is not None
+        if not self.outcome.done():
+            staged = Staged(self.event_id, "topic", self.lane.topic, self.lane.partition, offset)
+            self.outcome.set_result(staged)
+        self.left_lane(None)
+
+    def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002
+        """The broker will never take it: a caller error, for its cause is one."""
+        refusal = StagingRefused(self.event_id, classify(error), str(error))
+        refusal.__cause__ = error
+        self.fail(refusal)
+        self.left_lane(None)
+
+    def given_up(self, first: int, count: int, error: BaseException) -> None:  # noqa: ARG002
+        """The delivery deadline passed, or the stager closed."""
+        failure = failure_of(self.event_id, error, unknown=self.taken > 0)
+        self.fail(failure)
+        self.left_lane(failure)
+
+    def fail(self, error: Exception) -> None:
+        """Answer the caller, if nobody has."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+
+
+def failure_of(event_id: str, error: BaseException, *, unknown: bool) -> Exception:
+    """The error a caller sees for an event that is not staged: a refusal where the broker said no for good."""
+    error_class = classify(error)
+    if error_class in _REFUSED and not unknown:
+        failure: Exception = StagingRefused(event_id, error_class, str(error))
+    else:
+        reason = str(error) or type(error).__name__
+        failure = StagingUnavailable(event_id, error_class, reason, unknown=unknown)
+    failure.__cause__ = error
+    return failure
