@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
@@ -85,7 +85,8 @@ class WorkerProcess:
     """`faust -A pipeline -L uvloop worker -l info` in a process group, port and data folder of its own.
 
     `catalog`, `env`: settings, the latter by full variable name, over the ones made here. `target_bootstrap`:
-    another cluster for the targets. A context manager that starts on entry and leaves nothing behind.
+    another cluster for the targets. `faust`: how that command is called; `cwd`: where. A context manager that
+    starts on entry and leaves nothing behind.
     """
 
     def __init__(
@@ -96,7 +97,11 @@ class WorkerProcess:
         catalog: str = "catalog.examples.flights",
         env: Mapping[str, str] | None = None,
         target_bootstrap: str | None = None,
+        faust: Sequence[str] = (sys.executable, "-m", "faust"),
+        cwd: Path = ROOT,
     ) -> None:
+        self._faust = faust
+        self._cwd = cwd
         self.folder = Path(tempfile.mkdtemp(prefix="stagepost-worker-"))
         self.log = self.folder / "worker.log"
         self.web_port = _free_port()
@@ -133,8 +138,8 @@ class WorkerProcess:
         self._seen = len(self._log_text())
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "faust", "-A", "pipeline", "-L", "uvloop", "worker", "-l", "info"],
-                cwd=ROOT,
+                [*self._faust, "-A", "pipeline", "-L", "uvloop", "worker", "-l", "info"],
+                cwd=self._cwd,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
