@@ -155,6 +155,8 @@ class SettingsError(StagepostError):
 class MissingTopics(StagepostError):
     """Topics that must exist do not, or are not as they must be, and may not be created."""
 
+    error_class = ErrorClass.TOPIC_NOT_FOUND
+
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         lines = "\n  ".join(self.problems)
@@ -173,10 +175,17 @@ class MissingExtra(StagepostError):
 # Kafka protocol error codes (https://kafka.apache.org/protocol#protocol_error_codes).
 _CLASS_OF_CODE: dict[int, ErrorClass] = {
     **dict.fromkeys((2, 10, 18, 32, 43, 76, 87), ErrorClass.SERIALIZATION),
-    **dict.fromkeys((29, 30, 31, 34, 53, 58, 65), ErrorClass.AUTH),
+    **dict.fromkeys((29, 30, 31, 33, 34, 53, 58, 65), ErrorClass.AUTH),
     **dict.fromkeys((3, 17, 100), ErrorClass.TOPIC_NOT_FOUND),
     **dict.fromkeys((7, 20), ErrorClass.NETWORK_TIMEOUT),
     **dict.fromkeys((44, 89), ErrorClass.BROKER_OVERLOADED),
+}
+# What the client raises by itself has no code.
+_CLASS_OF_NAME: dict[str, ErrorClass] = {
+    "AuthenticationFailedError": ErrorClass.AUTH,
+    "AuthenticationMethodNotSupported": ErrorClass.AUTH,
+    "KafkaTimeoutError": ErrorClass.NETWORK_TIMEOUT,
+    "RecordTooLargeError": ErrorClass.SERIALIZATION,
 }
 _POISON = frozenset({ErrorClass.SERIALIZATION, ErrorClass.VALIDATION})
 _CALLER_TYPES = (CallerError, StagingRefused, UnknownDefinition, PayloadRefused, PolicyError)
@@ -194,10 +203,15 @@ def classify(error: BaseException) -> ErrorClass:
     if isinstance(error, TimeoutError):
         return ErrorClass.NETWORK_TIMEOUT
     if type(error).__module__.startswith("aiokafka"):
-        code = getattr(error, "errno", None)
-        if isinstance(code, int):
-            return _CLASS_OF_CODE.get(code, ErrorClass.BROKER_UNAVAILABLE)
+        return _class_of_kafka_error(error)
     return ErrorClass.BROKER_UNAVAILABLE
+
+
+def _class_of_kafka_error(error: BaseException) -> ErrorClass:
+    code = getattr(error, "errno", None)
+    if isinstance(code, int):
+        return _CLASS_OF_CODE.get(code, ErrorClass.BROKER_UNAVAILABLE)
+    return _CLASS_OF_NAME.get(type(error).__name__, ErrorClass.BROKER_UNAVAILABLE)
 
 
 def verdict_of(error_class: ErrorClass) -> Verdict:
@@ -212,14 +226,20 @@ def verdict_of(error_class: ErrorClass) -> Verdict:
 def is_caller_error(error: BaseException | None) -> bool:
     """True where calling again with the same arguments cannot succeed (C2), also when wrapped.
 
-    In: any exception; its `__cause__` chain and `__context__` are followed. Never raises.
+    In: any exception; followed are its `__cause__`, else its `__context__` unless that was suppressed, and the
+    members of an exception group, of which one is enough. Never raises.
     """
-    seen: set[int] = set()
+    return _has_caller_error(error, set())
+
+
+def _has_caller_error(error: BaseException | None, seen: set[int]) -> bool:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, _CALLER_TYPES):
             return True
         if type(error).__module__.startswith("aiokafka") and verdict_of(classify(error)) is Verdict.POISON:
             return True
-        error = error.__cause__ or error.__context__
+        if isinstance(error, BaseExceptionGroup):
+            return any(_has_caller_error(member, seen) for member in error.exceptions)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False

@@ -303,6 +303,7 @@ class Producer:
             lane.succeeded(offset if code == _NO_ERROR else -1)
             return
         error = kafka_errors.for_code(code)(f"{lane.topic}-{lane.partition}")
+        error.errno = code  # aiokafka has no class for the newer ones, such as INVALID_RECORD
         now = self._clock.monotonic()
         if code in _LOST_SEQUENCE:
             lane.out_of_sequence(error, now)
