@@ -48,6 +48,7 @@ class Application:
         self.app.prepare = self._prepare
         self.app.on_abandoned = self._abandoned
         self.app.on_before_shutdown.connect(self._shut_down)
+        self._clusters: list[Cluster] = []
         self._refreshed = 0.0
         self._releasing: set[asyncio.Task[None]] = set()
 
@@ -60,9 +61,9 @@ class Application:
         unknown = self._delivery.deliver(batch, lambda: consumer.finish(batch))
         if unknown:
             tp = TP(batch.topic, batch.partition)
-            names = ", ".join(sorted(unknown))
-            consumer.hold(tp, f"target topic not known yet: {names}", batch)
-            self._release_when_known(tp, unknown)
+            cause = f"target topic not known yet: {', '.join(sorted(unknown))}"
+            consumer.hold(tp, cause, batch)
+            self._release_when_known(tp, cause, unknown)
         await asyncio.sleep(0)  # the sender, the pages and the heartbeats want their turn
 
     async def _prepare(self) -> None:
@@ -76,10 +77,11 @@ class Application:
             await self._cluster(target_cluster(settings), options) if settings.targets_apart else self._own
         )
         if not settings.topics_autocreate:
+            for cluster in self._clusters:
+                await cluster.producer.connected()
             await self._check_topics()
         count = await self._own.know(self.specs.staging(self.topics.staging))
         log.info("staging topic %s has %s partitions", self.topics.staging, count)
-        await self._targets.producer.connected()
         router = Router(
             self.catalog, dialect=settings.cloudevents_dialect, type_prefix=settings.effective_type_prefix
         )
@@ -97,7 +99,9 @@ class Application:
     async def _cluster(self, connection: Connection, options: ProducerOptions) -> Cluster:
         producer = Producer(connection, options)
         await producer.start()
-        return Cluster(producer, TopicKeeper(producer, connection, self.settings))
+        cluster = Cluster(producer, TopicKeeper(producer, connection, self.settings))
+        self._clusters.append(cluster)
+        return cluster
 
     async def _check_topics(self) -> None:
         """With `TOPICS_AUTOCREATE=false`: everything the worker may write to must be there."""
@@ -120,13 +124,13 @@ class Application:
             self._refreshed = now
             self._targets.know_existing(self.catalog.topics)
 
-    def _release_when_known(self, tp: TP, unknown: set[str]) -> None:
+    def _release_when_known(self, tp: TP, cause: str, unknown: set[str]) -> None:
         waiting_for = set(unknown)
 
         def known(topic: str) -> None:
             waiting_for.discard(topic)
             if not waiting_for:
-                task = asyncio.create_task(self.app.batches.release(tp))
+                task = asyncio.create_task(self.app.batches.release(tp, cause))
                 self._releasing.add(task)
                 task.add_done_callback(self._releasing.discard)
 
@@ -138,9 +142,8 @@ class Application:
 
     async def _shut_down(self, *_: object, **__: object) -> None:
         """After the consumer has drained: what is not acknowledged now is not committed either."""
-        await self._targets.close(1.0)
-        if self._own is not self._targets:
-            await self._own.close(1.0)
+        for cluster in self._clusters:
+            await cluster.close(1.0)
 
 
 def build(settings: Settings) -> Application:

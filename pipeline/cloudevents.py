@@ -18,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from catalog import EventDefinition
 from pipeline.errors import StagepostError
-from pipeline.staging import Header, Headers
+from pipeline.staging import Header, RawHeaders
 
 __all__ = ["CloudEvent", "Dialect", "NotACloudEvent", "constant_headers", "is_framing_header", "read"]
 
@@ -91,7 +91,7 @@ def is_framing_header(name: str) -> bool:
     return name.startswith(("ce_", "ce-")) or name == CONTENT_TYPE
 
 
-def read(value: bytes | None, headers: Headers) -> CloudEvent:
+def read(value: bytes | None, headers: RawHeaders) -> CloudEvent:
     """The CloudEvent in a record: binary mode in either dialect, or structured JSON.
 
     The mode is told by `content-type` alone, as the binding demands (3, 3.3.3). Nothing is made up: a
@@ -103,10 +103,12 @@ def read(value: bytes | None, headers: Headers) -> CloudEvent:
         raise NotACloudEvent("batched mode does not exist on Kafka")
     if media_type == "application/cloudevents+json":
         return _structured(value)
+    if media_type.startswith("application/cloudevents"):
+        raise NotACloudEvent(f"structured mode in a format that is not read: {media_type!r}")
     return _binary(value, headers, content_type)
 
 
-def _binary(value: bytes | None, headers: Headers, content_type: str | None) -> CloudEvent:
+def _binary(value: bytes | None, headers: RawHeaders, content_type: str | None) -> CloudEvent:
     dialect = "ce_" if any(name.startswith("ce_") for name, _ in headers) else "ce-"
     attributes: dict[str, str] = {}
     if dialect == "ce_" and content_type is not None:
@@ -130,23 +132,22 @@ def _structured(value: bytes | None) -> CloudEvent:
         raise NotACloudEvent("structured mode with a value that is not a JSON object")
     if "data" in envelope and "data_base64" in envelope:
         raise NotACloudEvent("both data and data_base64 are given")
-    attributes = {
-        name: _scalar(name, item) for name, item in envelope.items() if not name.startswith("data_")
-    }
-    attributes.pop("data", None)
-    return CloudEvent(_checked(attributes), _data(envelope))
+    # A null says that the attribute is not set (JSON event format, 2.2).
+    given = {name: item for name, item in envelope.items() if item is not None}
+    encoded, data = given.pop("data_base64", None), given.pop("data", None)
+    attributes = _checked({name: _scalar(name, item) for name, item in given.items()})
+    if encoded is None:
+        return CloudEvent(attributes, _data(data, attributes.get("datacontenttype", "application/json")))
+    try:
+        return CloudEvent(attributes, base64.b64decode(encoded, validate=True))
+    except (TypeError, ValueError) as error:
+        raise NotACloudEvent("data_base64 is not base64") from error
 
 
-def _data(envelope: Mapping[str, object]) -> bytes | None:
-    if "data_base64" in envelope:
-        try:
-            return base64.b64decode(str(envelope["data_base64"]), validate=True)
-        except ValueError as error:
-            raise NotACloudEvent("data_base64 is not base64") from error
-    data = envelope.get("data")
+def _data(data: object, content_type: str) -> bytes | None:
     if data is None:
         return None
-    media_type = str(envelope.get("datacontenttype", "application/json")).split(";")[0].strip().lower()
+    media_type = content_type.split(";")[0].strip().lower()
     is_json = media_type == "application/json" or media_type.endswith("+json")
     return data.encode() if isinstance(data, str) and not is_json else to_json(data)
 
@@ -160,21 +161,25 @@ def _checked(attributes: dict[str, str]) -> dict[str, str]:
         if not attributes.get(name):
             raise NotACloudEvent(f"the required attribute {name!r} is missing or empty")
     for name, value in attributes.items():
-        if not _ATTRIBUTE.fullmatch(name):
-            raise NotACloudEvent(f"attribute name {name!r} is not lower-case letters and digits")
+        if not _ATTRIBUTE.fullmatch(name) or name == "data":
+            raise NotACloudEvent(
+                f"attribute name {name!r} is not lower-case letters and digits, or is 'data'"
+            )
         if _CONTROL.search(value):
             raise NotACloudEvent(f"attribute {name!r} has a control character")
     return attributes
 
 
-def _single(headers: Headers, wanted: str) -> str | None:
+def _single(headers: RawHeaders, wanted: str) -> str | None:
     values = [value for name, value in headers if name == wanted]
     if len(values) > 1:
         raise NotACloudEvent(f"header {wanted!r} stands twice")
     return _text(wanted, values[0]) if values else None
 
 
-def _text(name: str, raw: bytes) -> str:
+def _text(name: str, raw: bytes | None) -> str:
+    if raw is None:
+        raise NotACloudEvent(f"{name!r} is null")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -182,8 +187,6 @@ def _text(name: str, raw: bytes) -> str:
 
 
 def _scalar(name: str, value: object) -> str:
-    if name == "data":
-        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | int):

@@ -6,6 +6,7 @@ Must not know: Faust, how the plan is made, how a producer keeps order.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -13,20 +14,27 @@ from typing import Protocol
 from pydantic_core import to_json
 
 from catalog import OwnTopics
+from catalog.names import DLQ_SUFFIX
 from pipeline import staging
 from pipeline.clock import Clock, rfc3339
-from pipeline.dlq import PAYLOAD_BYTES, PAYLOAD_OMITTED, Failure, dead_letter_headers
-from pipeline.errors import ErrorClass, classify
+from pipeline.cloudevents import is_framing_header
+from pipeline.dlq import PAYLOAD_BYTES, PAYLOAD_OMITTED, Failure, clean_message, dead_letter_headers
+from pipeline.errors import classify
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.topics import TopicSpecs
 from pipeline.partition import key_hash
-from pipeline.plan import Column, Limits, OutRecord, Rejected, StagedRecord, plan
+from pipeline.plan import Column, Limits, OutRecord, Rejected, StagedRecord, is_dead_lettered, plan
 from pipeline.routes import Router
 
 __all__ = ["Delivery", "StagedBatch"]
 
 log = logging.getLogger(__name__)
+
+_TOO_LARGE = frozenset({10, 18})
+"""Protocol error codes MESSAGE_TOO_LARGE and RECORD_LIST_TOO_LARGE."""
+_RETRY_S = 5.0
+_SHOWN_BYTES = 256
 
 
 class StagedBatch(Protocol):
@@ -84,7 +92,7 @@ class Delivery:
             ticket.parcels.append(parcel)
             self._targets.put(topic, partition, parcel)
         for rejected in outcome.rejected:
-            self.reject(ticket, rejected, ())
+            self.reject(ticket, rejected)
         return outcome.unknown_topics
 
     def abandon(self, batches: Iterable[StagedBatch]) -> None:
@@ -98,43 +106,40 @@ class Delivery:
         if self._own is not self._targets:
             self._own.withdraw(parcels)
 
-    def reject(self, ticket: _Ticket, rejected: Rejected, framed: Sequence[staging.Header]) -> None:
+    def refused(self, ticket: _Ticket, column: Column, at: int, error: BaseException) -> None:
+        """The target will never take a record of ours: it is poison."""
+        index, framed = column.sources[at], column.records[at][2]
+        failure = Failure(classify(error), f"refused by the broker: {error}")
+        wanted = is_dead_lettered(ticket.batch.records[index], column.route, self._router)
+        rejected = Rejected(index, failure, column.route, dead_letter=wanted)
+        self.reject(ticket, rejected, [header for header in framed if is_framing_header(header[0])])
+
+    def reject(self, ticket: _Ticket, rejected: Rejected, framed: staging.RawHeaders = ()) -> None:
         """Dead-letter a record, or skip it with an audit record where its policy says so (D6)."""
         record = ticket.batch.records[rejected.index]
-        route = rejected.route
         if rejected.dead_letter:
-            source_topic = route.topic if route is not None else self._topics.staging
-            headers = dead_letter_headers(
-                record.headers,
-                framed,
-                rejected.failure,
-                source_topic=source_topic,
-                staging_partition=ticket.batch.partition,
-                staging_offset=record.offset,
-                retry_count=0,
-                failed_at=self._clock.time(),
-                producer_id=self._producer_id,
-                definition=route.definition.key if route is not None else "",
-                schema_version=route.definition.schema_version if route is not None else "",
-            )
-            kept: OutRecord = (record.key, record.value, headers)
-            topic = route.dlq if route is not None else self._topics.staging_dlq
-            like = route.topic if route is not None else self._topics.staging
+            self.keep(self._dead_letter(ticket, record, rejected, framed))
         else:
-            kept = (
-                record.key,
-                self._audit(ticket, record, rejected.failure),
-                [("content-type", b"application/json")],
-            )
-            topic, like = self._topics.audit, self._topics.staging
-        self.keep(topic, like, _ToKept(kept, ticket, self, topic, like))
+            self.keep(self._audit(ticket, record, rejected.failure))
 
-    def keep(self, topic: str, like: str, parcel: _ToKept) -> None:
-        """Write to a topic of our own, created with as many partitions as the topic it is `like`."""
-        parcel.ticket.parcels.append(parcel)
+    def keep(self, parcel: _ToKept) -> None:
+        """Write to a topic of our own, created with as many partitions as the topic it is `like` (Q1)."""
+        topic, like, ticket = parcel.topic, parcel.like, parcel.ticket
+        if self._under_way.get(ticket.batch) is not ticket:
+            return  # somebody else's by now
+        count = self._targets.partitions.get(like) or self._own.partitions.get(like)
+        if count is None and topic not in self._own.partitions:
+            self._targets.learn(self._specs.target(like), lambda: self.keep(parcel))
+            return
+        ticket.parcels.append(parcel)
         key = parcel.records[0][0]
-        spec = self._specs.kept(topic, self._targets.partitions.get(like) or self._own.partitions.get(like))
-        self._own.put_when_known(spec, key_hash(key) if key else parcel.ticket.batch.partition, parcel)
+        self._own.put_when_known(
+            self._specs.kept(topic, count), key_hash(key) if key else ticket.batch.partition, parcel
+        )
+
+    def keep_later(self, parcel: _ToKept) -> None:
+        """The same after a pause, for a topic that refused the parcel (Q4)."""
+        asyncio.get_running_loop().call_later(_RETRY_S, self.keep, parcel)
 
     def ended(self, ticket: _Ticket, count: int) -> None:
         """`count` records of a batch reached their end, awaited."""
@@ -142,22 +147,49 @@ class Delivery:
         if ticket.left == 0 and self._under_way.pop(ticket.batch, None) is not None:
             ticket.on_end()
 
-    def _audit(self, ticket: _Ticket, record: StagedRecord, failure: Failure) -> bytes:
-        fields = dict(record.headers)
-        return to_json(
-            {
-                "action": "skipped",
-                "at": rfc3339(self._clock.time()),
-                "id": fields.get(staging.ID, b"").decode(errors="replace"),
-                "definition": fields.get(staging.DEFINITION, b"").decode(errors="replace"),
-                "topic": self._topics.staging,
-                "partition": ticket.batch.partition,
-                "offset": record.offset,
-                "error_class": failure.error_class,
-                "reason": failure.message,
-                "by": self._producer_id,
-            }
+    def _dead_letter(
+        self, ticket: _Ticket, record: StagedRecord, rejected: Rejected, framed: staging.RawHeaders
+    ) -> _ToKept:
+        route = rejected.route
+        target = route.topic if route is not None else self._topics.staging
+        headers = dead_letter_headers(
+            record.headers,
+            framed,
+            rejected.failure,
+            source_topic=target,
+            staging_partition=ticket.batch.partition,
+            staging_offset=record.offset,
+            retry_count=0,
+            failed_at=self._clock.time(),
+            producer_id=self._producer_id,
+            definition=_shown(record, staging.DEFINITION),
+            schema_version=route.definition.schema_version if route is not None else "",
         )
+        topic = route.dlq if route is not None else self._topics.staging_dlq
+        return _ToKept((record.key, record.value, headers), ticket, self, topic, target)
+
+    def _audit(self, ticket: _Ticket, record: StagedRecord, failure: Failure) -> _ToKept:
+        partition, offset = ticket.batch.partition, record.offset
+        entry = {
+            "action": "skipped",
+            "at": rfc3339(self._clock.time()),
+            "id": _shown(record, staging.ID),
+            "definition": _shown(record, staging.DEFINITION),
+            "topic": self._topics.staging,
+            "partition": partition,
+            "offset": offset,
+            "error_class": failure.error_class,
+            "reason": clean_message(failure.message),
+            "by": self._producer_id,
+        }
+        key = f"{self._topics.staging}/{partition}/{offset}".encode()
+        kept: OutRecord = (key, to_json(entry), [("content-type", b"application/json")])
+        return _ToKept(kept, ticket, self, self._topics.audit, self._topics.staging)
+
+
+def _shown(record: StagedRecord, name: str) -> str:
+    """A header of a record as text of at most 256 bytes; empty where there is none."""
+    return (dict(record.headers).get(name) or b"")[:_SHOWN_BYTES].decode(errors="replace")
 
 
 class _Ticket:
@@ -188,12 +220,8 @@ class _ToTarget(Parcel):
         self._delivery.ended(self._ticket, count)
 
     def refused(self, index: int, error: BaseException) -> None:
-        """The target will never take this record: it is poison."""
-        column = self._column
-        failure = Failure(classify(error), f"refused by the broker: {error}")
-        self._delivery.reject(
-            self._ticket, Rejected(column.sources[index], failure, column.route), column.records[index][2]
-        )
+        """It ends elsewhere."""
+        self._delivery.refused(self._ticket, self._column, index, error)
 
     def given_up(self, first: int, count: int, error: BaseException) -> None:
         """The worker lets go of it; not being committed, it will be delivered again."""
@@ -202,29 +230,49 @@ class _ToTarget(Parcel):
 class _ToKept(Parcel):
     """A dead letter or an audit record on its way: the end of one staging record."""
 
-    __slots__ = ("_delivery", "_like", "_topic", "ticket")
+    __slots__ = ("_delivery", "_whole", "like", "ticket", "topic")
 
-    def __init__(self, record: OutRecord, ticket: _Ticket, delivery: Delivery, topic: str, like: str) -> None:
+    def __init__(
+        self,
+        record: OutRecord,
+        ticket: _Ticket,
+        delivery: Delivery,
+        topic: str,
+        like: str,
+        whole: OutRecord | None = None,
+    ) -> None:
         super().__init__((record,))
+        self.topic = topic
+        self.like = like
         self.ticket = ticket
         self._delivery = delivery
-        self._topic = topic
-        self._like = like
+        self._whole = whole or record
 
     def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002
         """It is kept."""
         self._delivery.ended(self.ticket, count)
 
     def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002 -- one record
-        """Too large even for its dead-letter topic: keep everything but the payload (Q2)."""
+        """Too large even for its dead-letter topic: keep everything but the payload (Q2). Else try again (Q4)."""
         key, value, headers = self.records[0]
-        if value is None or classify(error) is not ErrorClass.SERIALIZATION:
-            # Nothing is left to drop. The offset is not committed (Q4); the partition stands still, loudly.
-            log.error("%s refuses a dead letter, its staging partition cannot go on: %r", self._topic, error)
+        if value is not None and getattr(error, "errno", None) in _TOO_LARGE and self._is_dead_letter:
+            omitted = [(PAYLOAD_OMITTED, b"true"), (PAYLOAD_BYTES, str(len(value)).encode())]
+            self._delivery.keep(self._again((key, None, [*headers, *omitted])))
             return
-        marked = [*headers, (PAYLOAD_OMITTED, b"true"), (PAYLOAD_BYTES, str(len(value)).encode())]
-        smaller = _ToKept((key, None, marked), self.ticket, self._delivery, self._topic, self._like)
-        self._delivery.keep(self._topic, self._like, smaller)
+        log.error(
+            "%s refuses a record, so its staging partition %s cannot go on; will try again: %r",
+            self.topic,
+            self.ticket.batch.partition,
+            error,
+        )
+        self._delivery.keep_later(self._again(self._whole))
 
     def given_up(self, first: int, count: int, error: BaseException) -> None:
         """As for a target."""
+
+    @property
+    def _is_dead_letter(self) -> bool:
+        return self.topic.endswith(DLQ_SUFFIX)
+
+    def _again(self, record: OutRecord) -> _ToKept:
+        return _ToKept(record, self.ticket, self._delivery, self.topic, self.like, self._whole)

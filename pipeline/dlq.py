@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from pipeline.clock import rfc3339
 from pipeline.errors import ErrorClass
-from pipeline.staging import Header, Headers
+from pipeline.staging import RawHeader, RawHeaders, is_rfc3339
 
 __all__ = [
     "FIRST_FAILURE_AT",
@@ -44,16 +44,30 @@ PAYLOAD_BYTES = "dlq-payload-bytes"
 
 MAX_MESSAGE_BYTES = 4096
 
-_URL_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]+@")
-_SECRET_PAIR = re.compile(
-    r"(?P<name>(?:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|credential)s?[\"']?\s*[=:]\s*)"
-    r"(?:\"[^\"]*\"|'[^']*'|[^\s,;&]+)",
-    re.IGNORECASE,
+# What hides a secret hides too much rather than too little, and takes time linear in the message: a foreign
+# producer may have written parts of it.
+_QUOTED = (
+    r"\\\"(?:(?!\\\").)*(?:\\\"|\Z)"  # quotes that are escaped themselves, as in JSON within a message
+    r"|\"(?:[^\"\\]|\\.?)*(?:\"|\Z)"
+    r"|'(?:[^'\\]|\\.?)*(?:'|\Z)"
 )
-_AUTHORIZATION = re.compile(r"(?P<name>authorization\s*[=:]\s*)(?:\w+\s+)?\S+", re.IGNORECASE)
-_AWS_KEY = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
+_URL = re.compile(r"://(\S+)")
+_SECRET_PAIR = re.compile(
+    r"((?:pass(?:word|wd|phrase)|pwd|secret|token|credential"
+    r"|(?:api|access|account|private|secret|signing)[_-]?key)s?\\?[\"']?\s*[=:]\s*)"
+    rf"(?:{_QUOTED}|\S+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_AUTHORIZATION = re.compile(
+    rf"((?:authorization|cookie)\\?[\"']?\s*[=:]\s*)(?:{_QUOTED}|[^\r\n]+)", re.IGNORECASE | re.DOTALL
+)
+_BEARER = re.compile(r"(\bbearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
+_AWS_KEY = re.compile(r"(?:AKIA|ASIA)[0-9A-Z]{16}")
+_PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:-----END|\Z)", re.DOTALL)
 _VARIABLE_PART = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|0x[0-9a-fA-F]+|'[^']*'|\"[^\"]*\"|[\d,.]*\d"
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|0x[0-9a-f]+|'[^']*'|\"[^\"]*\""
+    r"|\d(?:[\d,.]*\d)?",
+    re.IGNORECASE,
 )
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
@@ -77,14 +91,21 @@ class Failure:
 
 def clean_message(message: str) -> str:
     """A message fit for a header: no credentials, no control characters, at most 4,096 bytes cut on a character."""
-    message = _URL_USERINFO.sub(r"\g<scheme>***@", message)
-    message = _AUTHORIZATION.sub(r"\g<name>***", message)
-    message = _SECRET_PAIR.sub(r"\g<name>***", message)
+    message = _PRIVATE_KEY.sub(r"\1***", message)
+    message = _URL.sub(_without_userinfo, message)
+    for labelled in (_AUTHORIZATION, _SECRET_PAIR, _BEARER):
+        message = labelled.sub(r"\1***", message)
     message = _UNPRINTABLE.sub(" ", _AWS_KEY.sub("***", message))
     encoded = message.encode()
     if len(encoded) <= MAX_MESSAGE_BYTES:
         return message
     return encoded[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+
+
+def _without_userinfo(url: re.Match[str]) -> str:
+    # To the last "@": a password with an "@" or a "/" in it is hidden whole.
+    _userinfo, at, rest = url[1].rpartition("@")
+    return f"://***@{rest}" if at else url[0]
 
 
 def fingerprint(failure: Failure, definition: str, schema_version: str) -> str:
@@ -96,8 +117,8 @@ def fingerprint(failure: Failure, definition: str, schema_version: str) -> str:
 
 
 def dead_letter_headers(
-    original: Headers,
-    framed: Headers,
+    original: RawHeaders,
+    framed: RawHeaders,
     failure: Failure,
     *,
     source_topic: str,
@@ -108,16 +129,20 @@ def dead_letter_headers(
     producer_id: str,
     definition: str = "",
     schema_version: str = "",
-) -> list[Header]:
+) -> list[RawHeader]:
     """All headers of a dead letter in the order of Q2.
 
     `original` are the staging record's headers, kept byte for byte; `framed` its CloudEvents headers where
     framing came so far, else empty. A `dlq-first-failure-at` that rode through staging (Q3) keeps its value
-    and moves into the block, so that the record does not grow with each redrive.
+    and moves into the block, so that the record does not grow with each redrive; one that is no time is no
+    time of ours, and stays where it is.
     """
-    first_failure_at = next((value for name, value in original if name == FIRST_FAILURE_AT), None)
+    first_failure_at = next(
+        (value for name, value in original if name == FIRST_FAILURE_AT and value and is_rfc3339(value)), None
+    )
+    ridden = (FIRST_FAILURE_AT, first_failure_at)
     return [
-        *(header for header in original if header[0] != FIRST_FAILURE_AT),
+        *(header for header in original if header != ridden),
         *framed,
         (SOURCE_TOPIC, source_topic.encode()),
         (ERROR_CLASS, failure.error_class.encode()),

@@ -16,14 +16,17 @@ from pipeline import staging
 from pipeline.dlq import Disposition, Failure
 from pipeline.errors import ErrorClass, InvalidField, PayloadRefused, PolicyError, RecordTooLarge
 from pipeline.routes import Route, Router
-from pipeline.staging import Header, Headers
+from pipeline.staging import RawHeader, RawHeaders
 
-__all__ = ["Column", "Limits", "OutRecord", "Plan", "Rejected", "StagedRecord", "plan"]
+__all__ = ["Column", "Limits", "OutRecord", "Plan", "Rejected", "StagedRecord", "is_dead_lettered", "plan"]
 
-OutRecord = tuple[bytes | None, bytes | None, list[Header]]
+OutRecord = tuple[bytes | None, bytes | None, list[RawHeader]]
 """What goes on a topic: key, value, headers."""
 
 _REQUIRED = (staging.VERSION, staging.DEFINITION, staging.ID, staging.TIME, staging.SOURCE)
+_TIME_BYTES = 64
+_OUR_HEADERS_BYTES = 8_192
+"""More than key and staging headers can have, each within its limit (S5): few records need counting exactly."""
 
 
 class StagedRecord(Protocol):
@@ -45,7 +48,7 @@ class StagedRecord(Protocol):
         ...
 
     @property
-    def headers(self) -> Headers:
+    def headers(self) -> RawHeaders:
         """The staging headers (S10) and whatever else the producer added."""
         ...
 
@@ -116,7 +119,9 @@ def plan(
     fingerprint = router.fingerprint
     for index, record in enumerate(records):
         headers = record.headers
-        fields = dict(headers)
+        fields: dict[str, bytes] = dict(headers)  # type: ignore[arg-type]
+        if None in fields.values():  # Kafka allows it; to us it says as much as no header
+            fields = {name: value for name, value in headers if value is not None}
         get = fields.get
         try:
             route = route_of(fields[staging.DEFINITION])
@@ -128,28 +133,38 @@ def plan(
             if route.guarded or staging.POLICY in fields:
                 _check_policy_and_source(fields, source, route, router)
             _check_texts(event_id, time, subject)
-            if route.system_key is not None:
-                key = route.system_key
-            elif tenant:
+            if tenant:
                 key = tenants.get(tenant)
             elif subject:
                 key = subjects.get(subject)
             else:
                 key = router.key_of_id(event_id)
-            _check_sizes(record, limits)
-            if seal is None or seal != fingerprint:
+            if route.system_key is not None:
+                key = route.system_key
+            known = 5 + (tenant is not None) + (subject is not None) + (seal is not None)
+            others = _others(headers, known + (staging.POLICY in fields)) if len(headers) > known else ()
+            sealed = seal == fingerprint
+            _check_sizes(record, others, limits, sealed=sealed)
+            if not sealed:
                 route.check_body(record.value)
-            framed = [*route.constant, source_header, (ce_id, event_id), (ce_time, time), *key.headers]
+            framed: list[RawHeader] = [
+                *route.constant,
+                source_header,
+                (ce_id, event_id),
+                (ce_time, time),
+                *key.headers,
+            ]
             if subject:
                 framed.append((ce_subject, subject))
-            known = 5 + (tenant is not None) + (subject is not None) + (seal is not None)
-            if len(headers) > known:
-                framed += _passed_on(headers)
+            if others:
+                framed += _passed_on(others)
         except KeyError:
-            result.rejected.append(Rejected(index, *_missing_or_unknown(fields, router)))
+            result.rejected.append(_missing_or_unknown(index, record, fields, router))
             continue
         except (InvalidField, PayloadRefused, PolicyError, RecordTooLarge, _Disabled) as error:
-            result.rejected.append(_rejected(index, error, fields, router))
+            result.rejected.append(
+                _rejected(index, error, record, route_of(fields[staging.DEFINITION]), router)
+            )
             continue
         count = partitions.get(route.topic)
         if count is None:
@@ -170,10 +185,13 @@ class _Disabled(Exception):
 
 def _check_texts(event_id: bytes, time: bytes, subject: bytes | None) -> None:
     """Cheap for the usual record: one decode and one scan for all of its texts; the slow path names the field."""
-    if not staging.is_rfc3339(time):
-        raise InvalidField(staging.TIME, "is not an RFC 3339 timestamp with an offset")
+    if len(time) > _TIME_BYTES or not staging.is_rfc3339(time):
+        raise InvalidField(
+            staging.TIME, f"is not an RFC 3339 timestamp with an offset in {_TIME_BYTES} bytes"
+        )
     try:
-        clean = (event_id + subject if subject else event_id).decode().isprintable()
+        # The blank keeps a character that is cut at the end of one from being completed by the other.
+        clean = (event_id + b" " + subject if subject else event_id).decode().isprintable()
     except UnicodeDecodeError:
         clean = False
     if not clean or not event_id or len(event_id) > 256 or (subject and len(subject) > 1024):
@@ -182,13 +200,13 @@ def _check_texts(event_id: bytes, time: bytes, subject: bytes | None) -> None:
             staging.check_bytes("subject", subject)
 
 
-def _check_sizes(record: StagedRecord, limits: Limits) -> None:
+def _check_sizes(record: StagedRecord, others: RawHeaders, limits: Limits, *, sealed: bool) -> None:
     value = record.value
     size = len(value) if value is not None else 0
     if size > limits.payload:
         raise RecordTooLarge("the payload", size, limits.payload, "STREAMING_MAX_PAYLOAD_BYTES")
-    # Headers are counted only where they could matter: payload caps leave them tens of kilobytes of room.
-    if size + 8_192 > limits.record or len(record.headers) > 16 or len(record.key or b"") > 1_024:
+    bound = size + _OUR_HEADERS_BYTES + (staging.record_size(None, None, others) if others else 0)
+    if bound > limits.record or not sealed or len(record.key or b"") > 1_024:
         size = staging.record_size(record.key, value, record.headers)
         if size > limits.record:
             raise RecordTooLarge("the record", size, limits.record, "STREAMING_MAX_RECORD_BYTES")
@@ -207,60 +225,73 @@ def _check_policy_and_source(
         raise _Disabled
 
 
-def _passed_on(headers: Headers) -> list[Header]:
+def _others(headers: RawHeaders, ours: int) -> RawHeaders:
+    """The headers that are not staging headers, of which `ours` are in use. Raises where one of them stands twice."""
+    others = [header for header in headers if header[0] not in staging.NAMES]
+    if len(headers) - len(others) != ours:
+        _check_once(headers)
+    return others
+
+
+def _passed_on(others: RawHeaders) -> list[RawHeader]:
     """The headers that travel on as they are: trace context and the caller's own (T2)."""
-    seen: set[str] = set()
-    passed: list[Header] = []
-    for header in headers:
-        name = header[0]
-        if name.startswith("stage-"):
-            if name in seen:
-                raise InvalidField(name, "stands twice")
-            seen.add(name)
-        elif not staging.is_reserved(name):
-            passed.append(header)
+    passed = [header for header in others if not staging.is_reserved(header[0])]
+    for name, _ in passed:
+        if not name.isascii():
+            _check_name(name)
     return passed
 
 
-def _missing_or_unknown(fields: Mapping[str, bytes], router: Router) -> tuple[Failure, Route | None]:
+def _check_once(headers: RawHeaders) -> None:
+    seen: set[str] = set()
+    for name, _ in headers:
+        if name in staging.NAMES and name in seen:
+            raise InvalidField(name, "stands twice")
+        seen.add(name)
+
+
+def _check_name(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidField("headers", f"name {name[:40]!a} is not UTF-8") from error
+
+
+def _missing_or_unknown(
+    index: int, record: StagedRecord, fields: Mapping[str, bytes], router: Router
+) -> Rejected:
     """Why the record could not even be looked up."""
-    missing = [name for name in _REQUIRED if name not in fields]
     route = router.route(fields.get(staging.DEFINITION, b""))
+    missing = [name for name in _REQUIRED if name not in fields]
     if missing:
-        return Failure(ErrorClass.VALIDATION, f"required header missing: {', '.join(missing)}"), route
+        failure = Failure(ErrorClass.VALIDATION, f"required header missing: {', '.join(missing)}")
+        return Rejected(index, failure, route, dead_letter=is_dead_lettered(record, route, router))
     if fields[staging.VERSION] != staging.VERSION_1:
         version = fields[staging.VERSION][:32].decode(errors="replace")
-        return Failure(
-            ErrorClass.VALIDATION,
-            f"stage-version {version!r} is not known to this worker",
-            Disposition.OPERATOR,
-        ), route
+        return Rejected(index, _operator(f"stage-version {version!r} is not known to this worker"), route)
     key = fields[staging.DEFINITION][:256].decode(errors="replace")
-    return Failure(
-        ErrorClass.VALIDATION, f"definition {key!r} is not in this worker's catalog", Disposition.OPERATOR
-    ), None
+    return Rejected(index, _operator(f"definition {key!r} is not in this worker's catalog"), None)
 
 
-def _rejected(index: int, error: Exception, fields: Mapping[str, bytes], router: Router) -> Rejected:
-    route = router.route(fields[staging.DEFINITION])
+def _rejected(
+    index: int, error: Exception, record: StagedRecord, route: Route | None, router: Router
+) -> Rejected:
     if route is not None and isinstance(error, _Disabled):
-        failure = Failure(
-            ErrorClass.VALIDATION,
-            f"{route.definition.key!r} is disabled by its delivery policy",
-            Disposition.OPERATOR,
+        return Rejected(
+            index, _operator(f"{route.definition.key!r} is disabled by its delivery policy"), route
         )
-        return Rejected(index, failure, route)
-    return Rejected(
-        index,
-        Failure(ErrorClass.VALIDATION, str(error)),
-        route,
-        dead_letter=_dead_lettered(fields, route, router),
-    )
+    failure = Failure(ErrorClass.VALIDATION, str(error))
+    return Rejected(index, failure, route, dead_letter=is_dead_lettered(record, route, router))
 
 
-def _dead_lettered(fields: Mapping[str, bytes], route: Route | None, router: Router) -> bool:
+def _operator(message: str) -> Failure:
+    return Failure(ErrorClass.VALIDATION, message, Disposition.OPERATOR)
+
+
+def is_dead_lettered(record: StagedRecord, route: Route | None, router: Router) -> bool:
     """Whether the effective policy wants a poison record dead-lettered; a policy nobody can read does."""
+    override = dict(record.headers).get(staging.POLICY)
     try:
-        return route is None or router.policy(route, fields.get(staging.POLICY)).dlq == "on_routable_failure"
+        return route is None or router.policy(route, override).dlq == "on_routable_failure"
     except PolicyError:
         return True

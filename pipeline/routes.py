@@ -31,6 +31,7 @@ class Route:
         "definition",
         "dlq",
         "guarded",
+        "overridden",
         "policy",
         "sources",
         "system_key",
@@ -42,6 +43,8 @@ class Route:
         self.topic = catalog.topic(definition.key)
         self.dlq = dlq_of(self.topic)
         self.policy = policy = catalog.policy(definition.key)
+        self.overridden: dict[bytes, DeliveryPolicy] = {}
+        """Policies by the call's override; bounded, for there are some thousand legal texts and no other is kept."""
         self.constant = constant
         self.check_body: Callable[[bytes | None], None] = catalog.validator(definition.key).check
         self.sources = (
@@ -71,7 +74,7 @@ class Router:
         """The route of a definition key as it stands in `stage-definition`, or None for an unknown one."""
         route = self._routes.get(key)
         if route is None:
-            definition = self.catalog.get(key.decode(errors="replace"))
+            definition = self.catalog.get(key.decode(errors="surrogateescape"))
             if definition is not None:
                 route = self._routes[key] = self._compile(definition)
         return route
@@ -83,8 +86,11 @@ class Router:
         """
         if override is None:
             return route.policy
-        call = parse_override(override.decode(errors="replace"))
-        return self.catalog.policy(route.definition.key, call)
+        policy = route.overridden.get(override)
+        if policy is None:
+            call = parse_override(override.decode(errors="replace"))
+            policy = route.overridden[override] = self.catalog.policy(route.definition.key, call)
+        return policy
 
     def key_of_id(self, data: bytes) -> Key:
         """The partition key of an event without a tenant: its subject, or its id (T3)."""

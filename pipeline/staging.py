@@ -7,6 +7,7 @@ catalog, what becomes of a record.
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Iterable, Sequence
 
 from catalog import limits
@@ -17,6 +18,7 @@ __all__ = [
     "DEFINITION",
     "ID",
     "LIMITS",
+    "NAMES",
     "POLICY",
     "SOURCE",
     "SUBJECT",
@@ -27,7 +29,8 @@ __all__ = [
     "VERSION",
     "VERSION_1",
     "Header",
-    "Headers",
+    "RawHeader",
+    "RawHeaders",
     "check_bytes",
     "check_extra_headers",
     "check_text",
@@ -37,7 +40,11 @@ __all__ = [
 ]
 
 Header = tuple[str, bytes]
-Headers = Sequence[Header]
+"""A header as we write it."""
+RawHeader = tuple[str, bytes | None]
+"""A header as a foreign producer may have written it: Kafka lets the value be null, and a name that is not UTF-8
+is read with surrogate escapes (PEP 383), so that its bytes are kept."""
+RawHeaders = Sequence[RawHeader]
 
 VERSION = "stage-version"
 DEFINITION = "stage-definition"
@@ -51,6 +58,8 @@ CATALOG = "stage-catalog"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 VERSION_1 = b"1"
+NAMES = frozenset({VERSION, DEFINITION, ID, TIME, SOURCE, TENANT, SUBJECT, POLICY, CATALOG})
+"""Every header of ours that a staging record may have."""
 
 LIMITS = {
     "tenant": limits.TENANT_BYTES,
@@ -65,7 +74,7 @@ MAX_HEADER_NAME = 256
 MAX_HEADER_VALUE = 65_536
 _RESERVED = ("stage-", "ce_", "ce-", "dlq-")
 _RFC3339 = re.compile(
-    rb"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])[Tt](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
+    rb"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8]|(29|3[01]))[Tt](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
     rb"(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
 )
 
@@ -76,8 +85,11 @@ def is_reserved(name: str) -> bool:
 
 
 def is_rfc3339(value: bytes) -> bool:
-    """Whether the bytes are an RFC 3339 timestamp with an offset."""
-    return _RFC3339.fullmatch(value) is not None
+    """Whether the bytes are an RFC 3339 timestamp with an offset, of a day that exists (section 5.7)."""
+    found = _RFC3339.fullmatch(value)
+    if found is None or found.lastindex is None:
+        return found is not None
+    return int(value[8:10]) <= monthrange(int(value[:4]), int(value[5:7]))[1]
 
 
 def check_text(field: str, value: str) -> bytes:
@@ -125,9 +137,10 @@ def check_extra_headers(headers: Iterable[tuple[str, str | bytes]]) -> list[Head
     return checked
 
 
-def record_size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+def record_size(key: bytes | None, value: bytes | None, headers: RawHeaders) -> int:
     """Bytes of key, value and headers (names and values), as `MAX_RECORD_BYTES` counts them."""
     size = len(key or b"") + len(value or b"")
     for name, content in headers:
-        size += len(name.encode()) + len(content)
+        size += len(name) if name.isascii() else len(name.encode(errors="surrogateescape"))
+        size += len(content) if content else 0
     return size

@@ -7,18 +7,18 @@ Must not know: where the bytes go.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchBuilderPy
 from aiokafka.record.util import calc_crc32c
 from cramjam import lz4
 
-from pipeline.staging import Header
+from pipeline.staging import RawHeader
 
 __all__ = ["COMPRESSIONS", "Identity", "OutRecord", "encode", "estimate"]
 
-OutRecord = tuple[bytes | None, bytes | None, list[Header]]
+OutRecord = tuple[bytes | None, bytes | None, Sequence[RawHeader]]
 """Key, value, headers."""
 
 COMPRESSIONS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -43,7 +43,7 @@ def estimate(record: OutRecord) -> int:
     key, value, headers = record
     size = _RECORD_OVERHEAD + (len(key) if key else 0) + (len(value) if value else 0)
     for name, content in headers:
-        size += len(name) + len(content) + _HEADER_OVERHEAD
+        size += len(name) + (len(content) if content else 0) + _HEADER_OVERHEAD
     return size
 
 
@@ -51,20 +51,45 @@ def encode(
     records: Iterable[OutRecord], compression: str, identity: Identity, base_sequence: int, timestamp_ms: int
 ) -> bytes | bytearray:
     """One record batch with all records, in order, all with the same timestamp in ms since 1970."""
-    builder = DefaultRecordBatchBuilder(
-        magic=2,
-        compression_type=COMPRESSIONS["none" if compression == "lz4" else compression],
-        is_transactional=0,
-        producer_id=identity.producer_id,
-        producer_epoch=identity.epoch,
-        base_sequence=base_sequence,
-        batch_size=_UNLIMITED,
-    )
+    records = tuple(records)
+    facts = {
+        "magic": 2,
+        "compression_type": COMPRESSIONS["none" if compression == "lz4" else compression],
+        "is_transactional": 0,
+        "producer_id": identity.producer_id,
+        "producer_epoch": identity.epoch,
+        "base_sequence": base_sequence,
+        "batch_size": _UNLIMITED,
+    }
+    try:
+        data = _build(DefaultRecordBatchBuilder(**facts), records, timestamp_ms)
+    except UnicodeEncodeError:
+        data = _build(_DefaultRecordBatchBuilderPy(**facts), _with_raw_names(records), timestamp_ms)
+    return _lz4(data) if compression == "lz4" else data
+
+
+def _build(builder: DefaultRecordBatchBuilder, records: Iterable[OutRecord], timestamp_ms: int) -> bytearray:
     append = builder.append
     for offset, (key, value, headers) in enumerate(records):
         append(offset, timestamp_ms, key, value, headers)
     data: bytearray = builder.build()
-    return _lz4(data) if compression == "lz4" else data
+    return data
+
+
+class _RawName(str):
+    """A header name as it was read: bytes that are not UTF-8 are surrogate escapes and become those bytes again."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        """The bytes as they were read."""
+        return super().encode("utf-8", "surrogateescape")
+
+
+def _with_raw_names(records: Iterable[OutRecord]) -> Iterator[OutRecord]:
+    # Only a dead letter has such names. The builder in C takes no subclass of str; the one in Python asks it.
+    for key, value, headers in records:
+        yield key, value, [(_RawName(name), content) for name, content in headers]
 
 
 def _lz4(batch: bytearray) -> bytearray:
