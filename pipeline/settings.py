@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -18,25 +18,30 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from pipeline.errors import SettingsError
 
 __all__ = ["PREFIX", "Settings", "reference"]
 
 PREFIX = "STREAMING_"
+_REQUIRED = ("brokers", "catalog", "cloudevents_source")
+_ORDERED = (("max_payload_bytes", "max_record_bytes"), ("stage_timeout_s", "record_delivery_timeout_s"))
 _FOREIGN = frozenset({"STREAMING_TEST_BROKERS"})
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 
 
 def _servers(value: object) -> object:
-    if not isinstance(value, str):
+    if not isinstance(value, str | tuple):
         return value
-    servers = tuple(part.strip() for part in value.split(",") if part.strip())
+    parts = value.split(",") if isinstance(value, str) else value
+    servers = tuple(part for item in parts if (part := str(item).strip()))
     for server in servers:
         found = _HOST_PORT.fullmatch(server)
         if found is None or not 0 < int(found[2]) < 65536:
@@ -159,22 +164,23 @@ class Settings(BaseModel):
     web_bind: str = Field("127.0.0.1", description="address the worker's pages listen on")
     web_port: int = Field(6066, ge=1, le=65_535, description="port of the worker's pages")
 
-    @model_validator(mode="after")
-    def _together(self) -> Self:
-        if self.enabled:
-            missing = [
-                name for name in ("brokers", "catalog", "cloudevents_source") if not getattr(self, name)
-            ]
-            if missing:
-                names = ", ".join(PREFIX + name.upper() for name in missing)
-                raise ValueError(f"{names}: required while {PREFIX}ENABLED is true")
-        if self.max_record_bytes < self.max_payload_bytes:
-            raise ValueError(f"{PREFIX}MAX_RECORD_BYTES: must not be less than {PREFIX}MAX_PAYLOAD_BYTES")
-        if self.record_delivery_timeout_s < self.stage_timeout_s:
-            raise ValueError(
-                f"{PREFIX}RECORD_DELIVERY_TIMEOUT_S: must not be less than {PREFIX}STAGE_TIMEOUT_S"
-            )
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_problems_at_once(cls, values: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        problems: list[str] = []
+        wrong: set[str] = set()
+        try:
+            settings = handler(values)
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+            problems = [_problem(detail) for detail in details]
+            wrong = {str(detail["loc"][0]) for detail in details if detail["loc"]}
+            given = values if isinstance(values, Mapping) else {}
+            settings = handler({name: value for name, value in given.items() if name not in wrong})
+        problems += _joint_problems(settings, wrong)
+        if problems:
+            raise SettingsError(problems)
+        return settings
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -182,7 +188,7 @@ class Settings(BaseModel):
 
         Raises `SettingsError` listing every wrong, missing or unknown variable.
         """
-        known = {PREFIX + name.upper(): name for name in cls.model_fields}
+        known = {_variable(name): name for name in cls.model_fields}
         given = {
             name: value for name, value in env.items() if name.startswith(PREFIX) and name not in _FOREIGN
         }
@@ -192,10 +198,8 @@ class Settings(BaseModel):
         }
         try:
             settings = cls.model_validate(values)
-        except ValidationError as error:
-            problems.extend(
-                _problem(detail) for detail in error.errors(include_url=False, include_input=False)
-            )
+        except SettingsError as error:
+            problems += error.problems
         if problems:
             raise SettingsError(problems)
         return settings
@@ -221,14 +225,29 @@ class Settings(BaseModel):
         return self.data_dir or f"{self.namespace}-data"
 
 
+def _joint_problems(settings: Settings, wrong: set[str]) -> Iterator[str]:
+    """What fields are together, leaving out those that are wrong by themselves."""
+    if settings.enabled and "enabled" not in wrong:
+        for name in _REQUIRED:
+            if name not in wrong and not getattr(settings, name):
+                yield f"{_variable(name)}: required while {PREFIX}ENABLED is true"
+    for low, high in _ORDERED:
+        if not wrong & {low, high} and getattr(settings, high) < getattr(settings, low):
+            yield f"{_variable(high)}: must not be less than {_variable(low)}"
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
 def _unknown(name: str, known: Mapping[str, str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"{name}: no such setting" + (f", did you mean {close[0]}?" if close else "")
+    close = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), known.values(), n=1)
+    return f"{name}: no such setting" + (f", did you mean {_variable(close[0])}?" if close else "")
 
 
-def _problem(detail: Any) -> str:
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{PREFIX}{str(detail['loc'][0]).upper()}: {message}" if detail["loc"] else message
+def _problem(detail: ErrorDetails) -> str:
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{_variable(str(detail['loc'][0]))}: {message}" if detail["loc"] else message
 
 
 def _shown(value: object) -> str:
@@ -245,7 +264,7 @@ def reference() -> str:
     for name, field in Settings.model_fields.items():
         lines += [
             f"# {field.description} ({_kind(field)})",
-            f"{PREFIX}{name.upper()}={_shown(field.default)}",
+            f"{_variable(name)}={_shown(field.default)}",
             "",
         ]
     return "\n".join(lines)
