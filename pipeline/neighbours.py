@@ -32,8 +32,15 @@ class PackageClash(ImportError):
 def check_neighbour(package: str) -> None:
     """Raise `PackageClash` unless the package that an import would find lies beside `pipeline`."""
     home = Path(__file__).resolve().parent.parent
-    spec = importlib.util.find_spec(package)
-    origin = spec.origin if spec is not None else None
-    found = Path(origin).resolve().parent if origin else None
-    if found is None or found.parent != home:
+    found = _found(package)
+    if found != home / package / "__init__.py":
         raise PackageClash(package, str(found or "nowhere"), str(home))
+
+
+def _found(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return None
+    # A folder without an `__init__.py` has no origin.
+    places = [spec.origin] if spec.origin else spec.submodule_search_locations
+    return next((Path(place).resolve() for place in places or ()), None)
