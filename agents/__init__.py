@@ -7,4 +7,6 @@ from agents import route
 
 __all__ = ["AGENTS"]
 
+__distribution__ = "stagepost"
+
 AGENTS = (route.register,)

@@ -41,6 +41,8 @@ __all__ = [
     "load",
 ]
 
+__distribution__ = "stagepost"
+
 _HOME = {
     "Catalog": "registry",
     "DeliveryPolicy": "policies",

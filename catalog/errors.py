@@ -48,7 +48,7 @@ class CatalogError(StagepostError):
         )
 
 
-class UnknownDefinition(StagepostError):  # noqa: N818 - named after the fact, as the rules name it
+class UnknownDefinition(StagepostError):
     """No definition has this key. `suggestions` holds up to three known keys that look like it."""
 
     def __init__(self, key: str, known: Iterable[str]) -> None:
@@ -60,7 +60,7 @@ class UnknownDefinition(StagepostError):  # noqa: N818 - named after the fact, a
         )
 
 
-class PayloadRefused(StagepostError):  # noqa: N818 - named after the fact, as the rules name it
+class PayloadRefused(StagepostError):
     """A payload does not match its definition `key`.
 
     `reason` names locations and rules only, never a value of the payload: payloads may be secret,

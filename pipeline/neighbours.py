@@ -10,6 +10,8 @@ from pathlib import Path
 
 __all__ = ["PackageClash", "check_neighbour"]
 
+_MARK = '__distribution__ = "stagepost"'
+
 
 class PackageClash(ImportError):
     """Another distribution's package stands where ours should be.
@@ -23,24 +25,21 @@ class PackageClash(ImportError):
         self.expected = expected
         super().__init__(
             f"the package {package!r} found at {found} is not Stagepost's (expected in {expected}): another "
-            f"distribution or folder named {package!r} comes first on sys.path. Uninstall or rename it, or give "
-            "Stagepost an environment of its own",
+            f"distribution or folder named {package!r} comes first on sys.path, or was installed over it. "
+            "Uninstall or rename it, or give Stagepost an environment of its own",
             name=package,
         )
 
 
 def check_neighbour(package: str) -> None:
-    """Raise `PackageClash` unless the package that an import would find lies beside `pipeline`."""
+    """Raise `PackageClash` unless the package that an import would find lies beside `pipeline` and bears our mark.
+
+    It is not imported: a foreign one may do anything then.
+    """
     home = Path(__file__).resolve().parent.parent
-    found = _found(package)
-    if found != home / package / "__init__.py":
-        raise PackageClash(package, str(found or "nowhere"), str(home))
-
-
-def _found(package: str) -> Path | None:
     spec = importlib.util.find_spec(package)
-    if spec is None:
-        return None
-    # A folder without an `__init__.py` has no origin.
-    places = [spec.origin] if spec.origin else spec.submodule_search_locations
-    return next((Path(place).resolve() for place in places or ()), None)
+    origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
+    if origin is None:
+        raise PackageClash(package, "nowhere", str(home))
+    if origin.parent.parent != home or _MARK not in origin.read_text(encoding="utf-8", errors="replace"):
+        raise PackageClash(package, str(origin.parent), str(home))
