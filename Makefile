@@ -31,7 +31,7 @@ lint: env ## format, lint, types, import rules, docstrings of tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/interrogate --quiet tests
 
 env: $(READY) ## the development environment, .venv, from the lock
@@ -47,9 +47,12 @@ $(READY): requirements/dev.lock requirements/data.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-annotate pyproject.toml
+
 lock: env ## resolve the locked versions anew
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --generate-hashes \
-		--no-header --no-emit-index-url --no-annotate --output-file requirements/dev.lock pyproject.toml
+	$(COMPILE) --upgrade --all-extras --output-file requirements/dev.lock
+	$(COMPILE) --extra worker --constraints requirements/dev.lock --output-file requirements/worker.lock
 
 env-reference: env ## write .env.reference from the settings
 	$(BIN)/python -m pipeline.settings > .env.reference
