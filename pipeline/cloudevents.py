@@ -130,11 +130,11 @@ def _structured(value: bytes | None) -> CloudEvent:
         raise NotACloudEvent("structured mode with a value that is not JSON") from error
     if not isinstance(envelope, dict):
         raise NotACloudEvent("structured mode with a value that is not a JSON object")
-    if "data" in envelope and "data_base64" in envelope:
-        raise NotACloudEvent("both data and data_base64 are given")
     # A null says that the attribute is not set (JSON event format, 2.2).
     given = {name: item for name, item in envelope.items() if item is not None}
     encoded, data = given.pop("data_base64", None), given.pop("data", None)
+    if encoded is not None and data is not None:
+        raise NotACloudEvent("both data and data_base64 are given")
     attributes = _checked({name: _scalar(name, item) for name, item in given.items()})
     if encoded is None:
         return CloudEvent(attributes, _data(data, attributes.get("datacontenttype", "application/json")))
@@ -148,7 +148,7 @@ def _data(data: object, content_type: str) -> bytes | None:
     if data is None:
         return None
     media_type = content_type.split(";")[0].strip().lower()
-    is_json = media_type == "application/json" or media_type.endswith("+json")
+    is_json = media_type.endswith(("/json", "+json"))
     return data.encode() if isinstance(data, str) and not is_json else to_json(data)
 
 
