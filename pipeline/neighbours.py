@@ -37,9 +37,19 @@ def check_neighbour(package: str) -> None:
     It is not imported: a foreign one may do anything then.
     """
     home = Path(__file__).resolve().parent.parent
+    found = _found(package)
+    if found != home / package / "__init__.py" or not _is_ours(found):
+        raise PackageClash(package, str(found or "nowhere"), str(home))
+
+
+def _is_ours(init: Path) -> bool:
+    return _MARK in init.read_text(encoding="utf-8", errors="replace")
+
+
+def _found(package: str) -> Path | None:
     spec = importlib.util.find_spec(package)
-    origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
-    if origin is None:
-        raise PackageClash(package, "nowhere", str(home))
-    if origin.parent.parent != home or _MARK not in origin.read_text(encoding="utf-8", errors="replace"):
-        raise PackageClash(package, str(origin.parent), str(home))
+    if spec is None:
+        return None
+    # A folder without an `__init__.py` has no origin.
+    places = [spec.origin] if spec.origin else spec.submodule_search_locations
+    return next((Path(place).resolve() for place in places or ()), None)

@@ -126,7 +126,7 @@ def test_a_foreign_package_in_the_way_is_named(worker: Environment, tmp_path: Pa
     foreign = _foreign(package, tmp_path / "elsewhere")
     done = worker.run("-m", "pipeline", "worker", cwd=tmp_path, env={"PYTHONPATH": str(foreign.parent)})
     assert done.returncode != 0
-    assert f"{package!r} found at {foreign} is not Stagepost's" in done.stderr
+    assert f"{package!r} found at {foreign / '__init__.py'} is not Stagepost's" in done.stderr
     assert "Uninstall or rename it" in done.stderr
 
 
@@ -141,7 +141,7 @@ def test_a_foreign_package_installed_over_ours_is_named(
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert f"{package!r} found at {tmp_path / package} is not Stagepost's" in done.stderr
+    assert f"{package!r} found at {tmp_path / package / '__init__.py'} is not Stagepost's" in done.stderr
 
 
 @pytest.mark.kafka
