@@ -55,12 +55,13 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def use_stager(stager: Stager | None) -> None:
+def use_stager(stager: Stager | None) -> Stager | None:
     """Let `stage()` and `stage_blocking()` of this process go to the given stager; None: back to the settings'.
 
-    For tests, and for services that open a stager themselves.
+    For tests, and for services that open a stager themselves. Returns the one that was used before, if any.
     """
-    _defaults.chosen = stager
+    previous, _defaults.chosen = _defaults.chosen, stager
+    return previous
 
 
 async def stage(

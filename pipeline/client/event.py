@@ -22,7 +22,7 @@ from pipeline.settings import Settings
 from pipeline.staging import Header
 from pipeline.types import NO_DATA, ExtraHeaders, Payload, PolicyArgument
 
-__all__ = ["Event", "EventChecker"]
+__all__ = ["Event", "EventChecker", "encode"]
 
 _NO_OVERRIDE: Final = PolicyOverride()
 _ABSENT: Final = (None, "")
@@ -110,7 +110,7 @@ class EventChecker:
         return definition if definition is not None else self._catalog.require(key)  # raises
 
     def _value(self, definition: EventDefinition, payload: Payload) -> bytes | None:
-        value, known_good = _encode(definition, payload)
+        value, known_good = encode(definition, payload)
         if value is not None and len(value) > self._max_payload:
             raise RecordTooLarge("the payload", len(value), self._max_payload, "STREAMING_MAX_PAYLOAD_BYTES")
         if not known_good:
@@ -123,7 +123,7 @@ class EventChecker:
             raise RecordTooLarge("the record", size, self._max_record, "STREAMING_MAX_RECORD_BYTES")
 
 
-def _encode(definition: EventDefinition, payload: Payload) -> tuple[bytes | None, bool]:
+def encode(definition: EventDefinition, payload: Payload) -> tuple[bytes | None, bool]:
     """The payload's bytes, and whether they are known to be what the definition says."""
     if payload is NO_DATA:
         return None, False

@@ -156,5 +156,9 @@ class NoopStager(Stager):
         return Staged(id or uuid7(), "noop")
 
     async def health(self) -> Health:
-        """Always healthy: there is nothing that could be ill."""
+        """Healthy until it is closed: there is nothing that could be ill."""
+        try:
+            self._check_usable()
+        except StagerClosed as error:
+            return Health("down", str(error))
         return Health("healthy", "staging is disabled")
