@@ -60,9 +60,18 @@ def _worker_app() -> object:
     import sys
     from pathlib import Path
 
+    from pipeline.neighbours import PackageClash
+
     # The `faust` command has the working folder on sys.path only while it imports this package; the worker
     # needs it for `agents`, and for a catalog that lies there.
     cwd = str(Path.cwd())
     if cwd not in sys.path:
         sys.path.insert(0, cwd)
-    return import_module("pipeline.worker").app
+    # Bad settings or a bad catalog end the command with what to do about it, not with a traceback. The error is
+    # looked up late: its module needs the catalog, which may be the package that clashes.
+    try:
+        return import_module("pipeline.worker").app
+    except PackageClash as error:
+        raise SystemExit(str(error)) from None
+    except import_module("pipeline.errors").StagepostError as error:
+        raise SystemExit(str(error)) from None

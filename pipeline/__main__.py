@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.worker import app
+from pipeline import app
 
 if __name__ == "__main__":
     app.main()

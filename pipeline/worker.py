@@ -1,4 +1,4 @@
-"""The composition root: reads the environment, builds the worker, registers agents and pages by name.
+"""The composition root: reads the environment, builds the worker, registers agents and commands by name.
 
 Owns: nothing but the order of these. The only module that knows the app *and* the agents.
 """
@@ -6,8 +6,9 @@ Owns: nothing but the order of these. The only module that knows the app *and* t
 from __future__ import annotations
 
 import os
+import sys
 
-from pipeline.errors import MissingExtra
+from pipeline.errors import CatalogError, MissingExtra
 from pipeline.neighbours import check_neighbour
 
 check_neighbour("agents")
@@ -18,11 +19,17 @@ except ModuleNotFoundError as error:
 
 import agents  # noqa: E402 -- only now is it known to be ours
 from pipeline.application import build  # noqa: E402
+from pipeline.cli import COMMANDS, lint_refused  # noqa: E402
 from pipeline.settings import Settings  # noqa: E402
 
 __all__ = ["app", "application"]
 
-application = build(Settings.from_env(os.environ))
-for register in agents.AGENTS:
+settings = Settings.from_env(os.environ)
+try:
+    application = build(settings)
+except CatalogError as error:
+    lint_refused(settings.catalog, error, sys.argv)
+    raise
+for register in (*agents.AGENTS, *COMMANDS):
     register(application)
 app = application.app

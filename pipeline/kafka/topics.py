@@ -1,4 +1,4 @@
-"""Topics: which exist, and creating those that are missing.
+"""Topics: which exist and how they are, and creating those that are missing.
 
 Owns: the shape of created topics (size limits S5, retention), the check where creating is not allowed.
 Must not know: who writes to them.
@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from pipeline.errors import MissingTopics
@@ -19,12 +20,13 @@ from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from pipeline.kafka.producer import Producer
 from pipeline.settings import Settings
 
-__all__ = ["TopicKeeper", "TopicSpec", "TopicSpecs", "create", "missing"]
+__all__ = ["TopicKeeper", "TopicSpec", "TopicSpecs", "TopicState", "create", "describe", "missing"]
 
 _FRAMING_ROOM = 8_192
 """CloudEvents headers of a definition may be larger than the staging headers they replace; plus batch overhead."""
 _FORENSIC_ROOM = 65_536
 _FOREVER = {"retention.ms": "-1"}
+_SIZE = "max.message.bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,14 @@ class TopicSpec:
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as it is: its partition count, and the largest record batch it takes, in bytes."""
+
+    partitions: int
+    max_message_bytes: int
 
 
 class TopicSpecs:
@@ -49,12 +59,12 @@ class TopicSpecs:
 
     def target(self, name: str) -> TopicSpec:
         """A target: the broker's retention, room for a framed record of `MAX_RECORD_BYTES`."""
-        return TopicSpec(name, self._partitions, {"max.message.bytes": str(self._record_bytes)})
+        return TopicSpec(name, self._partitions, {_SIZE: str(self._record_bytes)})
 
     def kept(self, name: str, partitions: int | None = None) -> TopicSpec:
         """A topic whose records stay until somebody deals with them (dead letters, audit): 64 KiB more room."""
         size = str(self._record_bytes + _FORENSIC_ROOM)
-        return TopicSpec(name, partitions or self._partitions, {"max.message.bytes": size, **_FOREVER})
+        return TopicSpec(name, partitions or self._partitions, {_SIZE: size, **_FOREVER})
 
 
 class TopicKeeper:
@@ -101,6 +111,22 @@ async def missing(connection: Connection, names: Iterable[str]) -> list[str]:
     async with _admin(connection) as admin:
         existing = set(await admin.list_topics())
     return sorted(set(names) - existing)
+
+
+async def describe(connection: Connection, names: Iterable[str]) -> dict[str, TopicState]:
+    """How those of the topics are that exist. Raises a `KafkaError` where no broker answers, or one refuses."""
+    async with _admin(connection) as admin:
+        # All topics are asked for: a broker may create one that is asked for by name.
+        counts = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+        found = sorted(counts.keys() & set(names))
+        asked = [ConfigResource(ConfigResourceType.TOPIC, name, {_SIZE: ""}) for name in found]
+        answers = await admin.describe_configs(asked) if asked else []
+    states = {}
+    for code, message, _, name, entries in (resource for answer in answers for resource in answer.resources):
+        if code:
+            raise for_code(code)(f"topic {name}: {message}")
+        states[name] = TopicState(counts[name], int(entries[0][1]))
+    return states
 
 
 async def create(connection: Connection, specs: Iterable[TopicSpec], replication: int) -> None:
