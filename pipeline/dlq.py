@@ -140,9 +140,12 @@ def dead_letter_headers(
     first_failure_at = next(
         (value for name, value in original if name == FIRST_FAILURE_AT and value and is_rfc3339(value)), None
     )
-    ridden = (FIRST_FAILURE_AT, first_failure_at)
     return [
-        *(header for header in original if header != ridden),
+        *(
+            header
+            for header in original
+            if first_failure_at is None or header != (FIRST_FAILURE_AT, first_failure_at)
+        ),
         *framed,
         (SOURCE_TOPIC, source_topic.encode()),
         (ERROR_CLASS, failure.error_class.encode()),
