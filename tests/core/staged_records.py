@@ -1,53 +1,20 @@
-"""Staging records as a consumer hands them out, a small catalog for them, and one way to plan them."""
+"""Staging records as a consumer hands them out, and one way to plan them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from catalog import Catalog, EventDefinition
+from catalog import Catalog
 from catalog.policies import parse_policies
 from pipeline.cloudevents import Dialect
 from pipeline.plan import Limits, Plan, plan
 from pipeline.routes import Router
 from pipeline.staging import RawHeader
+from tests.catalogs.shop import DEFINITIONS
 
 NAMESPACE = "shop"
 LIMITS = Limits(1_000_000, 1_040_000)
-
-DEFINITIONS = (
-    EventDefinition(key="order.created", resource_type="order", event_type="created"),
-    EventDefinition(
-        key="order.created@2",
-        resource_type="order",
-        event_type="created",
-        schema_version="2.4.0",
-        data_schema="https://example.com/schemas/order-2.json",
-        content_type="application/json; charset=utf-8",
-    ),
-    EventDefinition(
-        key="order.paid",
-        resource_type="order",
-        event_type="paid",
-        payload={"type": "object", "properties": {"cents": {"type": "integer"}}, "required": ["cents"]},
-    ),
-    EventDefinition(key="clock.ticked", resource_type="clock", event_type="ticked", system=True),
-    EventDefinition(
-        key="report.made", resource_type="report", event_type="made", content_type="application/pdf"
-    ),
-    EventDefinition(
-        key="payout.sent",
-        resource_type="payout",
-        event_type="sent",
-        sources=("//bank/payouts", "//bank/café"),
-    ),
-    EventDefinition(
-        key="hint.given", resource_type="hint", event_type="given", policy={"dlq": "never"}, topic="all.hints"
-    ),
-    EventDefinition(
-        key="fax.sent", resource_type="fax", event_type="sent", policy={"enabled": False, "dlq": "never"}
-    ),
-)
 
 
 def catalog(policies: str = "") -> Catalog:

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from hypothesis import given
 from hypothesis import strategies as st
-from staged_records import CATALOG, COUNTS, DEFINITIONS, LIMITS, SEAL, Staged, planned, router, staged
+from staged_records import CATALOG, COUNTS, LIMITS, SEAL, Staged, planned, router, staged
 
 from pipeline.cloudevents import read
 from pipeline.partition import partition_of
@@ -19,7 +19,7 @@ ROUTERS = (router("ce_"), router("ce-", policies="order.paid.enabled=false; orde
 # Legal and illegal values side by side, so that every way through the planner is taken.
 _VALUES: dict[str, tuple[bytes | None, ...]] = {
     "stage-version": (b"1", b"2", b"", None),
-    "stage-definition": (*(d.key.encode() for d in DEFINITIONS), b"no.such", b"\xff", b"", None),
+    "stage-definition": (*(d.key.encode() for d in CATALOG), b"no.such", b"\xff", b"", None),
     "stage-id": (b"id-1", "ä€😀".encode(), b"", b"\xc3", b"a\x00b", b"x" * 257, None),
     "stage-time": (b"2026-01-02T03:04:05Z", b"2026-02-30T00:00:00Z", b"now", b"", None),
     "stage-source": (b"//shop/web", b"//bank/payouts", b"", b"\xa9", b"s" * 3000, None),
