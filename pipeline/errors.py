@@ -11,11 +11,7 @@ import asyncio
 import enum
 from collections.abc import Sequence
 
-from pipeline.neighbours import check_neighbour
-
-check_neighbour("catalog")  # everything of ours that needs the catalog comes by here first
-
-from catalog.errors import (  # noqa: E402 -- only now is it known to be ours
+from catalog.errors import (
     CatalogError,
     PayloadRefused,
     PolicyError,

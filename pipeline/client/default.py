@@ -124,17 +124,24 @@ async def _stager_of_this_loop() -> Stager:
 
 async def _start(loop: asyncio.AbstractEventLoop) -> Stager:
     try:
-        from pipeline.client.stager import Stager  # the first call pays for it, not the import
-        from pipeline.settings import Settings
-
-        stager = Stager(Settings.from_env(os.environ))
+        stager = _make()
         await stager.start()
         keeper = _keep(stager, loop)
         await anext(keeper)
         _defaults.by_loop[loop] = _Kept(stager, keeper)
-        return stager
+    except SystemExit as error:
+        # In a task it would end the event loop, and a thread that waits for it would wait for ever.
+        raise RuntimeError("the catalog ends the program when it is imported") from error
     finally:
         _defaults.starting.pop(loop, None)
+    return stager
+
+
+def _make() -> Stager:
+    from pipeline.client.stager import Stager  # the first call pays for it, not the import
+    from pipeline.settings import Settings
+
+    return Stager(Settings.from_env(os.environ))
 
 
 async def _keep(stager: Stager, loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
