@@ -30,6 +30,7 @@ FOLDER: Final = PROJECT / ".cache" / "demo"
 _BROKER: Final = "demo"
 _LOCK: Final = "lock"
 _STATE: Final = "state.json"
+_OUR_BROKER: Final = "our-broker"
 _END_S: Final = 30.0
 _POLL_S: Final = 0.05
 
@@ -83,8 +84,7 @@ def up(count: int, folder: Path = FOLDER) -> int:
             status = _start(count, folder, lock)
         finally:
             if status:
-                service.stop(_BROKER)
-                shutil.rmtree(folder)
+                _remove(folder)
     return status
 
 
@@ -102,15 +102,13 @@ def down(folder: Path = FOLDER) -> int:
                 os.kill(pid, number)
                 number = signal.SIGKILL
             time.sleep(_POLL_S)
-    service.stop(_BROKER)
-    shutil.rmtree(folder)
+    _remove(folder)
     return 0
 
 
 def _start(count: int, folder: Path, lock: IO[str]) -> int:
     start = time.monotonic()
-    there = given()
-    servers = there.bootstrap if there is not None else service.start(_BROKER, 1, "auto").bootstrap
+    servers = _brokers(folder)
     run = Run.new(servers, folder)
     say(f"{time.monotonic() - start:5.1f} s   broker at {servers}, namespace {run.namespace}")
     web_port = free_port()
@@ -126,6 +124,21 @@ def _start(count: int, folder: Path, lock: IO[str]) -> int:
     say(f"\nleft running: broker {servers}, worker {worker.pid} with pages at http://127.0.0.1:{web_port}/")
     say("`make down` ends both")
     return status
+
+
+def _brokers(folder: Path) -> str:
+    """The address of brokers that are given, else of one that is started and marked as ours to stop."""
+    there = given()
+    if there is not None:
+        return there.bootstrap
+    (folder / _OUR_BROKER).touch()
+    return service.start(_BROKER, 1, "auto").bootstrap
+
+
+def _remove(folder: Path) -> None:
+    if (folder / _OUR_BROKER).exists():
+        service.stop(_BROKER)
+    shutil.rmtree(folder)
 
 
 def _is_free(lock: IO[str]) -> bool:
