@@ -62,6 +62,7 @@ def run(*words: str, **settings: str) -> Answer:
 
 
 def _run(call: Call) -> Answer:
+    """Start one process and wait for its end."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("STREAMING_")}
     settings = {
         "BROKERS": "127.0.0.1:1",  # nobody listens there
@@ -96,6 +97,7 @@ def catalog_folder(folder: Path, *definitions: Mapping[str, object], file: str =
 
 
 def _toml(value: object) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(name)} = {_toml(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):

@@ -20,7 +20,7 @@ from pipeline.settings import Settings
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 OTHER_SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
-WORKED_OUT: Mapping[str, object] = {"schema_version": "1.1.0", "payload": SCHEMA, "sources": ["/a", "/b"]}
+WORKED_OUT: Mapping[str, object] = {"schema_version": "1.9.0", "payload": SCHEMA, "sources": ["/a", "/b"]}
 
 SETTINGS = Settings(
     brokers=("127.0.0.1:1",), catalog="x", cloudevents_source="/x", namespace="ns", topic_partitions=3
@@ -32,6 +32,7 @@ ROOMY = 2_000_000
 def _catalog(
     *definitions: Mapping[str, object], policies: Mapping[str, PolicyOverride] | None = None
 ) -> Catalog:
+    """A catalog of orders, each definition the usual one with its changes."""
     base = {"key": "order.created", "resource_type": "order", "event_type": "created"}
     items = [EventDefinition.model_validate({**base, **changes}) for changes in definitions]
     return Catalog(items, namespace="ns", policies=policies or {})
@@ -47,13 +48,13 @@ def _catalog(
         ({}, {"system": True}, {"system": "consumers"}),
         ({}, {"schema_version": "2.0.0"}, {"schema_version": "consumers", "topic": "consumers"}),
         ({}, {"schema_version": "0.9.0"}, {"schema_version": "consumers"}),
-        (WORKED_OUT, {**WORKED_OUT, "schema_version": "1.0.9"}, {"schema_version": "consumers"}),
+        (WORKED_OUT, {**WORKED_OUT, "schema_version": "1.8.10"}, {"schema_version": "consumers"}),
         (WORKED_OUT, {**WORKED_OUT, "schema_version": "1.10.0"}, {}),
         (WORKED_OUT, {**WORKED_OUT, "payload": OTHER_SCHEMA}, {"payload": "services, consumers"}),
-        (WORKED_OUT, {**WORKED_OUT, "payload": OTHER_SCHEMA, "schema_version": "1.2.0"}, {}),
+        (WORKED_OUT, {**WORKED_OUT, "payload": OTHER_SCHEMA, "schema_version": "1.10.0"}, {}),
         (
             WORKED_OUT,
-            {**WORKED_OUT, "payload": OTHER_SCHEMA, "schema_version": "1.1.0+build"},
+            {**WORKED_OUT, "payload": OTHER_SCHEMA, "schema_version": "1.9.0+build"},
             {"payload": "services, consumers"},
         ),
         ({}, {"data_schema": "urn:x"}, {"data_schema": "services, consumers"}),
@@ -139,12 +140,14 @@ def test_table() -> None:
 def _problems(
     states: Mapping[str, TopicState], *definitions: Mapping[str, object]
 ) -> dict[str, list[TopicProblem]]:
+    """What is wrong with which topic."""
     needed = needed_topics(_catalog(*definitions), OWN, TopicSpecs(SETTINGS))
     found = {item.name: problems_of(item, states, OWN.staging, SETTINGS.topic_partitions) for item in needed}
     return {name: problems for name, problems in found.items() if problems}
 
 
 def _states(**partitions: int) -> dict[str, TopicState]:
+    """Every topic of one definition, of three partitions or as many as is said, with room for any record."""
     names = ("staging", "staging.dlq", "audit", "order.created", "order.created.dlq")
     return {f"ns.{name}": TopicState(partitions.get(name.replace(".", "_"), 3), ROOMY) for name in names}
 
