@@ -47,6 +47,7 @@ __all__ = [
 ROOT = Path(__file__).resolve().parent.parent
 _TAIL_LINES = 60
 _KAFKA_TIMEOUT_S = 30.0
+_ERRORS_ONLY = 3
 _TOO_EARLY = {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -239,6 +240,7 @@ def produce(bootstrap: str, topic: str, records: Iterable[OutRecord]) -> list[tu
             "enable.idempotence": True,
             "message.max.bytes": 100_000_000,
             "linger.ms": 5,
+            "log_level": _ERRORS_ONLY,
         }
     )
     at: dict[int, tuple[int, int]] = {}
@@ -301,7 +303,7 @@ def create_topic(
     bootstrap: str, topic: str, partitions: int = 1, config: Mapping[str, str] | None = None
 ) -> None:
     """Create a topic and wait until the broker knows it."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
     admin.create_topics([new])[topic].result(_KAFKA_TIMEOUT_S)
     wait_until(lambda: partition_count(bootstrap, topic) == partitions, _KAFKA_TIMEOUT_S, f"topic {topic}")
@@ -318,12 +320,16 @@ def partition_count(bootstrap: str, topic: str) -> int:
 
 def committed(bootstrap: str, group: str, topic: str) -> dict[int, int]:
     """The committed offset of each partition that has one."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     asked = ConsumerGroupTopicPartitions(
         group, [TopicPartition(topic, partition) for partition in range(partition_count(bootstrap, topic))]
     )
     answer = admin.list_consumer_group_offsets([asked])[group].result(_KAFKA_TIMEOUT_S)
     return {at.partition: at.offset for at in answer.topic_partitions if at.offset != OFFSET_INVALID}
+
+
+def _admin(bootstrap: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": bootstrap, "log_level": _ERRORS_ONLY})
 
 
 def _consumer(bootstrap: str, group: str) -> Consumer:
@@ -335,6 +341,7 @@ def _consumer(bootstrap: str, group: str) -> Consumer:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
+            "log_level": _ERRORS_ONLY,
         }
     )
 
