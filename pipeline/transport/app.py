@@ -17,8 +17,14 @@ from catalog import OwnTopics
 from pipeline.settings import Settings
 from pipeline.transport.consumer import Consumer
 from pipeline.transport.progress import Batch
+from pipeline.transport.watchdog import end_process_after
 
 __all__ = ["App", "make_app"]
+
+_BATCH_RECORDS = 500
+"""Records in a batch at most: a few milliseconds of work, so that the loop stays free for everything else."""
+_STOP_S = 10.0
+"""What a stop may take beyond `DRAIN_TIMEOUT_S`: the last commit, closing producers, leaving the group."""
 
 
 class App(faust.App):
@@ -45,6 +51,12 @@ class App(faust.App):
         await super().on_start()
         if self.prepare is not None:
             await self.prepare()
+
+    async def stop(self) -> None:
+        """Stop everything. A worker process whose stop takes too long is ended with exit status 1."""
+        if self.in_worker:
+            end_process_after(self.drain_timeout_s + _STOP_S)
+        await super().stop()
 
     def _new_transport(self) -> TransportT:
         return self._transport_with_batches(self.conf.broker_consumer)
@@ -86,7 +98,9 @@ def make_app(settings: Settings) -> App:
         broker_rebalance_timeout=60.0,
         broker_request_timeout=40.0,
         broker_max_poll_interval=300.0,
-        consumer_max_fetch_size=max(1_048_576, settings.max_record_bytes + 65_536),
+        broker_max_poll_records=_BATCH_RECORDS,
+        # Of each partition this much lies ready, compressed. A larger record comes too, alone (KIP-74).
+        consumer_max_fetch_size=262_144,
         consumer_auto_offset_reset="earliest",
         producer_acks=-1,
         producer_request_timeout=20.0,

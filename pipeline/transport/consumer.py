@@ -3,15 +3,15 @@
 Owns: handing out fetched lists, pausing without losing, commits by prefix, commits before revocation.
 Must not know: what a batch is for. The rules are `pipeline.transport.progress`; this carries them out.
 
-Overrides of Faust 0.15.3, each held by a test in tests/transport: `_drain_messages`, `_new_offset`,
-`_filter_tps_with_pending_acks`, `wait_empty`, `on_partitions_revoked`, `perform_seek`.
+What it overrides or calls of Faust and aiokafka is listed, and held, by tests/transport/test_transport_pins.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from faust.transport.drivers import aiokafka as driver
@@ -20,15 +20,19 @@ from faust.types.transports import TPorTopicSet
 from mode.types import ServiceT
 
 from pipeline.plan import StagedRecord
-from pipeline.transport.progress import Batch, Progress
+from pipeline.transport.progress import Batch, Memory, Progress
+from pipeline.transport.thread import ConsumerThread
 
-__all__ = ["Consumer"]
+__all__ = ["AHEAD", "UNFINISHED_BYTES", "Consumer"]
 
-BATCH_RECORDS = 500
-"""Records in a batch at most: a few milliseconds of work, so that the loop stays free for everything else."""
-WINDOW = 12
-"""Unfinished batches of one partition at most."""
+AHEAD = 6_000
+"""Records of one partition that may be handed out while its first one is unfinished: what a crash repeats."""
+UNFINISHED_BYTES = 50_331_648
+"""What the unfinished records of all partitions may take in memory, beside one list of each partition."""
 _COMMIT_TIMEOUT_S = 5.0
+_CRASHED_DRAIN_S = 1.0
+_NO_FLOW_S = 1.0
+_NO_ROOM_S = 0.2
 
 
 class Consumer(driver.Consumer):
@@ -36,34 +40,38 @@ class Consumer(driver.Consumer):
 
     batch_topics: ClassVar[frozenset[str]] = frozenset()
     drain_timeout_s: ClassVar[float] = 10.0
+    _thread: ConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.progress: dict[TP, Progress] = {}
         self.jumps = 0
         """How often a fetched list left out records and was fetched again."""
+        self._memory = Memory(UNFINISHED_BYTES)
+        self._fetch = 0
         self._room = asyncio.Event()
         self._batch_ended = asyncio.Event()
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     # -- what the worker calls -------------------------------------------------------------------
 
     def begin(self, batch: Batch) -> bool:
-        """Whether the batch may be worked on; false where its partition was lost or waits."""
-        return batch.owner.begin(batch)
+        """Whether the batch may be worked on; false where its partition was lost, is being lost, or waits."""
+        return self.flow_active and batch.owner.begin(batch)
 
     def finish(self, batch: Batch) -> None:
         """Every record of the batch has reached an end, awaited (T6). Does not block."""
-        progress = batch.owner
-        progress.finish(batch)
+        batch.owner.finish(batch)
         self._batch_ended.set()
-        if not progress.revoked and not progress.is_full:
-            self.on_buffer_drop(TP(batch.topic, batch.partition))
-            self._room.set()
+        self._make_room()
 
     def hold(self, tp: TP, cause: str, batch: Batch | None = None) -> None:
         """Let a partition wait, for a named cause: nothing more of it is handed out, and nothing is lost.
 
-        `batch`: a batch that was begun but of which nothing was written; it is handed out again later.
+        `batch`: a batch that was begun but of which nothing was written; it is handed out again later. Of
+        several causes the last one stands. A partition that is not ours any more is left alone.
         """
         progress = self.progress.get(tp)
         if progress is None or (batch is not None and batch.owner is not progress):
@@ -75,18 +83,26 @@ class Consumer(driver.Consumer):
         self._buffered_partitions.discard(tp)
         self.pause_partitions([tp])
         self._batch_ended.set()
+        self._make_room()
 
-    async def release(self, tp: TP) -> None:
-        """Let a waiting partition go on, from the first record that was not begun."""
+    async def release(self, tp: TP, cause: str) -> None:
+        """Let a partition that waits for this cause go on, from the first record that was not begun.
+
+        Nothing happens where it waits for another cause by now, was lost, or does not wait.
+        """
         progress = self.progress.get(tp)
-        if progress is None or not progress.cause:
-            return
-        offset = progress.release()
-        if offset is not None:
-            await self._go_to(tp, offset)
-        if self.progress.get(tp) is progress:
-            self.resume_partitions([tp])
-            self._room.set()
+        while progress is not None and cause and progress.cause == cause:
+            offset = progress.expected
+            if offset is not None:
+                await self._go_to(tp, offset)
+            if self.progress.get(tp) is not progress or progress.cause != cause:
+                return
+            if progress.expected == offset:
+                progress.release(self._fetch + 1)
+                self.resume_partitions([tp])
+                if progress.is_full:
+                    self.on_buffer_full(tp)
+                self._room.set()
 
     def abandoned(self, batches: Sequence[Batch]) -> None:
         """Told of batches whose partition is lost before they ended, so that their writes can be taken back."""
@@ -107,72 +123,86 @@ class Consumer(driver.Consumer):
 
     async def _drain_once(self) -> None:
         await asyncio.sleep(0)
-        if self.flow_active and not self._get_active_partitions():
-            self._room.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._room.wait(), timeout=0.2)
-            return
-        # While a partition is left out for want of room, do not sit long in a fetch that leaves it out too.
-        records, active = await self._wait_next_records(0.02 if self._buffered_partitions else 1.0)
-        if not records or self.should_stop:
-            return
+        self._thread.check()
         if not self.flow_active:
-            await self._seek_back()
+            await _wait_for(self.can_resume_flow, _NO_FLOW_S)
             return
+        if not self._get_active_partitions():
+            self._room.clear()
+            await _wait_for(self._room, _NO_ROOM_S)
+            return
+        self._fetch += 1
+        # While a partition is left out for want of room, do not sit long in a fetch that leaves it out too.
+        records, _ = await self._wait_next_records(0.02 if self._buffered_partitions else 1.0)
         generation = self.app.consumer_generation_id
-        for fetched, items in records.items():
+        for fetched, items in (records or {}).items():
             tp = TP(fetched.topic, fetched.partition)
             if self._is_rebalancing_since(generation):
                 return  # everything is read again from the committed offset
             if tp.topic in self.batch_topics:
                 await self._hand_out(tp, items)
-            elif active is not None and tp in active:
-                await self._one_by_one(tp, items)
+            elif tp in self._active_partitions or tp in self._buffered_partitions:
+                await self._one_by_one(tp, items, generation)
 
     def _is_rebalancing_since(self, generation: int) -> bool:
-        return not self.flow_active or self.app.consumer_generation_id != generation
-
-    async def _seek_back(self) -> None:
-        try:
-            await self.perform_seek()
-        except Exception as error:  # noqa: BLE001 -- as upstream: the assignment may be gone by now
-            self.log.warning("cannot seek to the committed offsets: %r", error)
+        return self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation
 
     async def _hand_out(self, tp: TP, items: Sequence[StagedRecord]) -> None:
-        progress = self.progress.get(tp)
-        if progress is None:
-            progress = self.progress[tp] = Progress(tp.topic, tp.partition, WINDOW)
-        if progress.cause:
-            return  # released, it is read again from where it stopped
-        back_to = progress.must_seek(items[0].offset)
+        progress = self._progress_of(tp)
+        first = items[0].offset
+        if progress.cause or tp in self._paused_partitions:
+            progress.leave_out(first)
+            return
+        back_to = progress.must_seek(first, self._fetch)
         if back_to is not None:
             self.jumps += 1
-            self.log.warning(
-                "%s-%s: expected offset %s, fetched %s: reading again", *tp, back_to, items[0].offset
-            )
-            progress.starts_at(back_to)
+            self.log.warning("%s-%s: expected offset %s, fetched %s: reading again", *tp, back_to, first)
             await self._go_to(tp, back_to)
+            if progress.expected == back_to:
+                progress.stands_at(back_to, self._fetch + 1)
             return
+        if progress.expected is not None and first > progress.expected:
+            self.log.error(
+                "%s-%s: the log has nothing between offsets %s and %s: what was there is lost if retention "
+                "deleted it before it was delivered",
+                *tp,
+                progress.expected,
+                first,
+            )
         (channel,) = self.app.topics._tp_index[tp]  # type: ignore[attr-defined]  # noqa: SLF001
-        for first in range(0, len(items), BATCH_RECORDS):
-            batch = progress.hand_out(items[first : first + BATCH_RECORDS])
-            if batch is not None:
-                self.app.monitor.stream_inbound_time[tp] = self.loop.time()
-                channel.queue.force_put_nowait(batch)
+        batch = progress.hand_out(items)
+        if batch is not None:
+            channel.queue.force_put_nowait(batch)
         if progress.is_full:
             self.on_buffer_full(tp)
+
+    def _progress_of(self, tp: TP) -> Progress:
+        progress = self.progress.get(tp)
+        if progress is None:
+            progress = self.progress[tp] = Progress(tp.topic, tp.partition, AHEAD, self._memory)
+        return progress
+
+    def _make_room(self) -> None:
+        """Fetch again from partitions that were full; what one gave back, another may take."""
+        for tp in [tp for tp in self._buffered_partitions if tp in self.progress]:
+            if not self.progress[tp].is_full:
+                self.on_buffer_drop(tp)
+                self._room.set()
 
     async def _go_to(self, tp: TP, offset: int) -> None:
         try:
             await self.seek_wait({tp: offset})
         except Exception as error:
             if tp in self.assignment():
+                await self.crash(error)
                 raise
             self.log.info("no seek in %s-%s, it is not ours any more: %r", *tp, error)
 
-    async def _one_by_one(self, tp: TP, items: Sequence[Any]) -> None:
+    async def _one_by_one(self, tp: TP, items: Sequence[Any], generation: int) -> None:
         """Upstream's way, for topics that did not ask for batches."""
         for record in items:
+            if self._is_rebalancing_since(generation):
+                return
             read = self._read_offset[tp]
             if read is None or record.offset >= read:
                 if read and record.offset - read > 1 and self.app.topics.acks_enabled_for(tp.topic):
@@ -180,6 +210,22 @@ class Consumer(driver.Consumer):
                 message = self._to_message(tp, record)
                 await self.wait_first(self.callback(message), self.suspend_flow.wait())
                 self._read_offset[tp] = record.offset
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek to the committed offsets, and remember them as what comes next."""
+        offsets = await super().seek_to_committed()
+        for at, offset in offsets.items():
+            if at.topic in self.batch_topics and offset is not None:
+                progress = self._progress_of(TP(at.topic, at.partition))
+                if progress.is_idle:
+                    # aiokafka does not seek to offset 0: it may stand elsewhere.
+                    progress.stands_at(offset, self._fetch + 1 if offset else None)
+        return offsets
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Upstream's alarm for streams that stand still; ours wait for causes that the pages name."""
+        if tp.topic not in self.batch_topics:
+            super().verify_event_path(now, tp)
 
     # -- committing ------------------------------------------------------------------------------
 
@@ -196,44 +242,66 @@ class Consumer(driver.Consumer):
         return super()._new_offset(tp)
 
     async def wait_empty(self) -> None:
-        """Let begun batches end, for at most `DRAIN_TIMEOUT_S`; commit what ended; let go of the rest."""
+        """Let begun batches end, for at most `DRAIN_TIMEOUT_S`; commit what ended; let go of the rest.
+
+        Called when partitions are revoked and when the worker stops. A worker that crashed waits a second:
+        what broke it will not end.
+        """
+        limit = _CRASHED_DRAIN_S if self._crashed.is_set() else self.drain_timeout_s
+        started = time.monotonic()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.drain_timeout_s):
+            async with asyncio.timeout(limit):
                 while any(progress.begun for progress in self.progress.values()):
                     self._batch_ended.clear()
                     await self._batch_ended.wait()
-        try:
-            async with asyncio.timeout(_COMMIT_TIMEOUT_S):
-                await super().wait_empty()
-        except TimeoutError:
-            self.log.warning(
-                "the last offsets could not be committed in time: what they cover will come twice"
-            )
+        left = max(0.0, started + limit - time.monotonic())
+        in_time = await self._within(left + _COMMIT_TIMEOUT_S, super().wait_empty())
+        if not (in_time and await self._commit_now()):
+            self.log.warning("offsets could not be committed in time: what they cover will come twice")
+        self._let_go()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Commit what is finished while the partitions are still ours; then as Faust does."""
+        await self._commit_now()
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Begin anew with every partition: all of them were revoked before."""
+        self._let_go()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def _commit_now(self) -> bool:
+        """Commit everything that is finished now; false where that takes longer than `_COMMIT_TIMEOUT_S`."""
+
+        async def twice() -> None:
+            # The first may only have waited for one that began before the last batch ended.
+            await self.commit()
+            await self.commit()
+
+        return await self._within(_COMMIT_TIMEOUT_S, twice())
+
+    async def _within(self, limit_s: float, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether the work ends in time. Upstream's commit swallows a cancellation, so nobody awaits one."""
+        task = asyncio.create_task(work)
+        done, _ = await asyncio.wait({task}, timeout=limit_s)
+        if done:
+            task.result()
+        else:
+            task.cancel()
+        return bool(done)
+
+    def _let_go(self) -> None:
         abandoned = [batch for progress in self.progress.values() for batch in progress.revoke()]
+        self._buffered_partitions.difference_update(self.progress)
         self.progress.clear()
-        self._buffered_partitions.clear()
         if abandoned:
             self.log.warning(
                 "%d batches did not end in time and will be delivered by the next owner", len(abandoned)
             )
             self.abandoned(abandoned)
 
-    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Commit what is finished while the partitions are still ours; then as Faust does."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_COMMIT_TIMEOUT_S):
-                await self.commit()
-        await super().on_partitions_revoked(revoked)
 
-    async def perform_seek(self) -> None:
-        """Seek to the committed offsets, and remember them as what comes next."""
-        await super().perform_seek()
-        for tp, offset in self._committed_offset.items():
-            if tp.topic in self.batch_topics and offset is not None:
-                progress = self.progress.setdefault(tp, Progress(tp.topic, tp.partition, WINDOW))
-                if not progress.begun:
-                    progress.starts_at(offset)
-
-    def committed(self) -> Mapping[TP, int | None]:
-        """The offset last committed of each assigned batch partition."""
-        return {tp: self._committed_offset[tp] for tp in self.progress}
+async def _wait_for(event: asyncio.Event, limit_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await event.wait()

@@ -1,6 +1,6 @@
 """How far one staging partition is: what is handed out next, what is unfinished, what may be committed. Sans I/O.
 
-Owns: the prefix rule (T6), the window of unfinished batches, the rule that nothing fetched is lost by waiting.
+Owns: the prefix rule (T6), how much may be unfinished, the rule that nothing fetched is lost by waiting.
 Must not know: Faust, Kafka clients, what delivering means.
 """
 
@@ -11,40 +11,56 @@ from collections.abc import Sequence
 
 from pipeline.plan import StagedRecord
 
-__all__ = ["Batch", "Progress"]
+__all__ = ["Batch", "Memory", "Progress"]
+
+_RECORD_BYTES = 3_000
+"""What one small record takes while it is under way, as read and as framed, beside its payload (measured)."""
+
+
+class Memory:
+    """What the unfinished records of all partitions may take together, in bytes.
+
+    Each partition may hold as much as is still free. So one that stands still takes half, two a third each, and
+    so on: whatever stands still, the others keep a share.
+    """
+
+    __slots__ = ("free",)
+
+    def __init__(self, size_bytes: int) -> None:
+        self.free = size_bytes
 
 
 class Batch:
     """Consecutive staging records of one partition, handed out together.
 
-    `state`: `waiting` (handed out, nobody began it), `begun`, `done`, or `dropped` (never to be begun: its
-    records will be fetched again).
+    `state`: `waiting` (handed out, nobody began it), `begun`, `done` (then `records` is empty), or `dropped`
+    (never to be begun: its records will be fetched again).
     """
 
-    __slots__ = ("next_offset", "owner", "partition", "records", "state", "topic")
+    __slots__ = ("first_offset", "next_offset", "owner", "partition", "records", "size", "state", "topic")
 
     def __init__(self, topic: str, partition: int, records: Sequence[StagedRecord], owner: Progress) -> None:
         self.topic = topic
         self.partition = partition
         self.records = records
+        self.first_offset = records[0].offset
         self.next_offset = records[-1].offset + 1
+        self.size = sum(len(record.value or b"") for record in records) + _RECORD_BYTES * len(records)
         self.owner = owner
         self.state = "waiting"
-
-    @property
-    def first_offset(self) -> int:
-        """Offset of the first record."""
-        return self.records[0].offset
 
 
 class Progress:
     """One partition, from its assignment to its revocation.
 
     `expected` is the truth about what comes next: the offset after the last record handed out. Whatever the
-    fetcher returns is measured against it, so a list that was dropped anywhere cannot go unnoticed.
+    fetcher returns is measured against it, so a list that was dropped anywhere cannot go unnoticed. Fetches are
+    numbered: a list may come from a fetch that began before the consumer was told to go elsewhere.
+
+    `ahead`: how many records may lie between the first that is unfinished and the next to hand out.
     """
 
-    def __init__(self, topic: str, partition: int, window: int) -> None:
+    def __init__(self, topic: str, partition: int, ahead: int, memory: Memory) -> None:
         self.topic = topic
         self.partition = partition
         self.expected: int | None = None
@@ -52,33 +68,45 @@ class Progress:
         """The offset up to which everything has reached an end; None: nothing since the assignment."""
         self.cause: str = ""
         """Why the partition waits; empty where it does not."""
-        self.revoked = False
-        self._window = window
+        self._ahead = ahead
+        self._memory = memory
         self._unfinished: deque[Batch] = deque()
-        self._sought: int | None = None
+        self._size = 0
+        self._certain_from: int | None = None
+        """The number of the first fetch that is certain to have begun at `expected`."""
 
     @property
     def is_full(self) -> bool:
-        """Whether as many batches are unfinished as may be."""
-        return len(self._unfinished) >= self._window
+        """Whether as much is unfinished as may be; never where nothing is."""
+        if not self._unfinished or self.expected is None:
+            return False
+        ahead = self.expected - self._unfinished[0].first_offset
+        return ahead >= self._ahead or self._size >= self._memory.free
 
     @property
     def begun(self) -> list[Batch]:
         """The batches somebody is working on."""
         return [batch for batch in self._unfinished if batch.state == "begun"]
 
-    def starts_at(self, offset: int) -> None:
-        """The consumer was told to read from here (assignment, seek)."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is unfinished."""
+        return not self._unfinished
+
+    def stands_at(self, offset: int, fetch: int | None) -> None:
+        """The consumer was told to read from here, and did before fetch number `fetch`; None: perhaps never."""
         self.expected = offset
-        self._sought = offset
+        self._certain_from = fetch
 
-    def must_seek(self, first_offset: int) -> int | None:
-        """Whether a fetched list beginning at `first_offset` leaves out records; then the offset to go back to.
+    def must_seek(self, first_offset: int, fetch: int) -> int | None:
+        """Whether a list of this fetch leaves out records; then the offset to go back to.
 
-        A jump that is still there after seeking is a true gap of the log (transaction markers, deleted
-        records) and is accepted.
+        A jump in a fetch that certainly began at `expected` is a true gap of the log (retention, compaction,
+        transaction markers) and is accepted.
         """
-        if self.expected is None or first_offset <= self.expected or self._sought == self.expected:
+        if self.expected is None or first_offset <= self.expected:
+            return None
+        if self._certain_from is not None and fetch >= self._certain_from:
             return None
         return self.expected
 
@@ -90,13 +118,19 @@ class Progress:
                 return None
         batch = Batch(self.topic, self.partition, records, self)
         self.expected = batch.next_offset
-        self._sought = None
+        self._certain_from = None
         self._unfinished.append(batch)
+        self._take(batch.size)
         return batch
 
+    def leave_out(self, first_offset: int) -> None:
+        """A fetched list is not handed out: the partition waits. It will be fetched again."""
+        if self.expected is None:
+            self.expected = first_offset
+
     def begin(self, batch: Batch) -> bool:
-        """Whether the batch may be worked on; it then must end by `finish`, or by `drop_begun`."""
-        if batch.state != "waiting" or self.revoked:
+        """Whether the batch may be worked on; it then must end by `finish`, or by `hold_at`."""
+        if batch.state != "waiting":
             return False
         batch.state = "begun"
         return True
@@ -106,6 +140,8 @@ class Progress:
         if batch.state != "begun":
             return
         batch.state = "done"
+        batch.records = ()
+        self._take(-batch.size)
         while self._unfinished and self._unfinished[0].state == "done":
             self.committable = self._unfinished.popleft().next_offset
 
@@ -116,23 +152,33 @@ class Progress:
             batch = self._unfinished.pop()
             batch.state = "dropped"
             self.expected = batch.first_offset
+            self._take(-batch.size)
 
     def hold_at(self, batch: Batch, cause: str) -> None:
-        """Wait with this batch, which was begun but of which nothing was written: it and all behind it go back."""
+        """Wait with this batch, which was begun but of which nothing was written: it and all behind it go back.
+
+        Raises `ValueError` where it was not begun, or something behind it was: order would be lost.
+        """
+        behind = (other for other in self._unfinished if other.first_offset > batch.first_offset)
+        if batch.state != "begun" or any(other.state != "waiting" for other in behind):
+            raise ValueError("only the last batch that was begun can be given back")
         batch.state = "waiting"
         self.hold(cause)
 
-    def release(self) -> int | None:
-        """Go on: the offset to seek to, or None where nothing was handed out yet."""
+    def release(self, fetch: int) -> None:
+        """Go on. The consumer was told to read from `expected`, and did before fetch number `fetch`."""
         self.cause = ""
-        self._sought = self.expected
-        return self.expected
+        self._certain_from = fetch
 
     def revoke(self) -> list[Batch]:
         """The partition goes to somebody else. Returns what is still being worked on; it is not waited for."""
-        self.revoked = True
         abandoned = self.begun
         for batch in self._unfinished:
             batch.state = "dropped"
         self._unfinished.clear()
+        self._take(-self._size)
         return abandoned
+
+    def _take(self, size: int) -> None:
+        self._size += size
+        self._memory.free -= size

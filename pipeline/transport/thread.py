@@ -1,0 +1,40 @@
+"""Faust's consumer thread, with what Faust leaves at aiokafka's defaults or does not ask at all.
+
+Owns: the fetch wait, staying in the group while nothing may be fetched, noticing that the group is lost for good.
+Must not know: batches.
+"""
+
+from __future__ import annotations
+
+import time
+
+from aiokafka import AIOKafkaConsumer
+from faust.transport.drivers import aiokafka as driver
+
+__all__ = ["ConsumerThread"]
+
+FETCH_WAIT_MS = 250
+"""How long a broker may wait for records to come. Faust says 1,500. A partition whose records were left with
+aiokafka for want of room is not part of the request under way, and waits until that is answered."""
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that fetches, commits and sends heartbeats."""
+
+    def check(self) -> None:
+        """Tell aiokafka that we are alive, and ask whether it is. To be called at least every few seconds.
+
+        aiokafka leaves the group after `max_poll_interval` without a fetch, and does not join again while there
+        is none: a worker whose partitions all wait would be gone for good. And it keeps the error that ended
+        its coordination (an authorisation that was refused, say) until somebody asks. Raises that error.
+        """
+        consumer = self._ensure_consumer()
+        consumer._subscription._last_fetch_ended = time.monotonic()  # noqa: SLF001
+        error = consumer._coordinator._pending_exception  # noqa: SLF001
+        if error is not None:
+            raise error
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        return consumer
