@@ -98,7 +98,8 @@ class TopicKeeper:
 
 @asynccontextmanager
 async def _admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(**connection.arguments(), request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000))
+    admin = AIOKafkaAdminClient(request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000))
+    admin._client = connection.client()  # noqa: SLF001 -- its own would leave a connection open when cancelled
     try:
         await admin.start()
         yield admin
