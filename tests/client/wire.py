@@ -1,0 +1,80 @@
+"""Between the stager and the broker: sees every produce request, and can hold requests or answers back.
+
+The broker and everything on our side of the socket stay real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.produce import ProduceRequest
+
+__all__ = ["SentBatch", "Wire"]
+
+_ATTRIBUTES = struct.Struct(">h")
+_COUNT = struct.Struct(">i")
+_CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+
+
+@dataclass(frozen=True, slots=True)
+class SentBatch:
+    """A record batch as it went out (Kafka's message format v2)."""
+
+    partition: int
+    data: bytes
+
+    @property
+    def codec(self) -> str:
+        """How it is compressed: the low three bits of its attributes."""
+        return _CODECS[_ATTRIBUTES.unpack_from(self.data, 21)[0] & 7]
+
+    @property
+    def records(self) -> int:
+        """How many records it has."""
+        return int(_COUNT.unpack_from(self.data, 57)[0])
+
+
+class Wire:
+    """Sees the produce requests of this process. Clear `requests` or `answers` to hold them back, set to let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[list[SentBatch]] = []
+        """One list of batches for each request that stager made."""
+        self.client_ids: set[str] = set()
+        self.requests = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.requests.set()
+        self.answers.set()
+        self._grown = asyncio.Condition()
+        original: Callable[..., Awaitable[object]] = AIOKafkaClient.send
+
+        async def send(client: Any, node: int, request: object, **options: object) -> object:
+            if not isinstance(request, ProduceRequest):
+                return await original(client, node, request, **options)
+            self.client_ids.add(client._client_id)
+            batches = [SentBatch(*item) for _, partitions in request._topics for item in partitions]
+            async with self._grown:
+                self.sent.append(batches)
+                self._grown.notify_all()
+            await self.requests.wait()
+            answer = await original(client, node, request, **options)
+            await self.answers.wait()
+            return answer
+
+        monkeypatch.setattr(AIOKafkaClient, "send", send)
+
+    async def wait_for(self, count: int) -> None:
+        """Wait until that many requests have been made."""
+        async with asyncio.timeout(10), self._grown:
+            await self._grown.wait_for(lambda: len(self.sent) >= count)
+
+    @property
+    def records(self) -> int:
+        """How many records have been sent, with repetitions."""
+        return sum(batch.records for request in self.sent for batch in request)
