@@ -25,7 +25,7 @@ from catalog.errors import StagepostError
 from demo import flights, standing
 from demo.programs import Program
 from demo.progress import say
-from demo.run import Run, account_of, free_port, stage_and_watch, worker_command, worker_settings
+from demo.run import WORKER, Run, account_of, free_port, stage_and_watch, worker_command, worker_settings
 from demo.topics import Topics
 from devtools.kafka import brokers
 from devtools.kafka.choice import given
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _exit)
     try:
-        flights.data_folder()  # before anything is started
         if options.command == "down":
             return standing.down()
+        flights.data_folder()  # asked before anything is started
         return standing.up(options.flights) if options.command == "up" else run(options.flights)
     except StagepostError as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -62,9 +62,8 @@ def run(count: int) -> int:
         this = Run.new(kafka.bootstrap, Path(folder))
         say(f"{time.monotonic() - start:5.1f} s   broker at {kafka.bootstrap}, namespace {this.namespace}")
         try:
-            with Program(
-                "worker", worker_command(), worker_settings(this, free_port()), this.folder
-            ) as worker:
+            settings = worker_settings(this, free_port())
+            with Program(WORKER, worker_command(), settings, this.log(WORKER)) as worker:
                 watched = stage_and_watch(this, count, start, worker)
                 return account_of(this, watched)
         finally:

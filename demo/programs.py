@@ -18,7 +18,7 @@ from typing import Final, Self
 from catalog.errors import StagepostError
 from devtools.kafka import guard
 
-__all__ = ["PROJECT", "Program", "ProgramFailed", "environment"]
+__all__ = ["PROJECT", "Program", "ProgramFailed", "environment", "tail"]
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 _END_S: Final = 20.0
@@ -31,8 +31,13 @@ class ProgramFailed(StagepostError):
     def __init__(self, name: str, status: int, log: Path) -> None:
         self.name = name
         self.status = status
-        self.tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        self.tail = tail(log)
         super().__init__(f"{name} ended with status {status}; the end of its log says why:\n{self.tail}")
+
+
+def tail(log: Path) -> str:
+    """Return the last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -44,14 +49,14 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 class Program:
     """A program under a guard, which ends it when this process is gone. A context manager that starts it.
 
-    `name` stands in messages; the output goes to `<folder>/<name>.log`.
+    `name` stands in messages; the output goes to `log`.
     """
 
-    def __init__(self, name: str, command: Sequence[str], settings: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], settings: Mapping[str, str], log: Path) -> None:
         self.name = name
         self._command = command
         self._settings = settings
-        self._log = folder / f"{name}.log"
+        self._log = log
 
     def __enter__(self) -> Self:
         """Start it."""

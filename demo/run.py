@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, Protocol
 from catalog import OwnTopics, load
 from demo import ledger
 from demo.accounts import Account, account
-from demo.programs import Program
+from demo.programs import Program, tail
 from demo.progress import Watched, say, watch
 from demo.readback import read_back
 from demo.table import table
@@ -25,6 +25,7 @@ from demo.topics import Topics
 
 __all__ = [
     "CATALOG",
+    "WORKER",
     "Run",
     "Worker",
     "account_of",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 CATALOG: Final = "catalog.examples.flights"
+WORKER: Final = "worker"
 # Cancellations and diversions ask for an outbox, which these services do not have.
 _POLICIES: Final = ",".join(
     f"{key}.outbox=fallback_on_circuit_open" for key in ("flight.cancelled", "flight.diverted")
@@ -70,6 +72,10 @@ class Run(NamedTuple):
             "STREAMING_CLOUDEVENTS_SOURCE": source,
             "STREAMING_EVENT_POLICIES": _POLICIES,
         }
+
+    def log(self, name: str) -> Path:
+        """Return the log file of a program of the run."""
+        return self.folder / f"{name}.log"
 
     @property
     def ledgers(self) -> list[Path]:
@@ -109,7 +115,7 @@ def producers(run: Run, flights: int) -> list[Program]:
 def _program(run: Run, name: str, module: str, *arguments: str) -> Program:
     book = str(run.folder / f"{name}{ledger.SUFFIX}")
     command = [sys.executable, "-m", module, book, *arguments]
-    return Program(name, command, run.settings(f"/demo/{name}"), run.folder)
+    return Program(name, command, run.settings(f"/demo/{name}"), run.log(name))
 
 
 def stage_and_watch(run: Run, flights: int, start: float, worker: Worker) -> Watched:
@@ -138,7 +144,9 @@ def account_of(run: Run, watched: Watched) -> int:
     found = asyncio.run(_account(run))
     say("\n" + table(found, watched, run.namespace))
     if not watched.settled:
-        say("\nthe worker stopped before it had committed every staging record")
+        say(
+            f"\nthe worker stands still before it has committed all; its log ends with\n{tail(run.log(WORKER))}"
+        )
     return 0 if found.complete and watched.settled else 1
 
 

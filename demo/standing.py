@@ -20,7 +20,7 @@ from typing import IO, Final
 
 from demo.programs import PROJECT, ProgramFailed, environment
 from demo.progress import say
-from demo.run import Run, account_of, free_port, stage_and_watch, worker_command, worker_settings
+from demo.run import WORKER, Run, account_of, free_port, stage_and_watch, worker_command, worker_settings
 from devtools.kafka import service
 from devtools.kafka.choice import given
 
@@ -39,7 +39,7 @@ class _Worker:
     """A worker that outlives this process, unless it is ended. It inherits the lock."""
 
     def __init__(self, run: Run, web_port: int, lock: IO[str]) -> None:
-        self._log = run.folder / "worker.log"
+        self._log = run.log(WORKER)
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
                 worker_command(),
@@ -57,7 +57,7 @@ class _Worker:
         """Raise `ProgramFailed` unless it runs."""
         status = self._process.poll()
         if status is not None:
-            raise ProgramFailed("worker", status, self._log)
+            raise ProgramFailed(WORKER, status, self._log)
 
     def end(self) -> None:
         """End it and wait."""
