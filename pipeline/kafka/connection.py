@@ -41,7 +41,7 @@ class Connection:
         )
 
 
-class _Client(AIOKafkaClient):  # type: ignore[misc] -- aiokafka has no types
+class _Client(AIOKafkaClient):  # type: ignore[misc]
     """Leaves no connection open when it is cancelled while it bootstraps.
 
     aiokafka 0.14 keeps the connection it asks by in a local variable, where nobody else can close it.
