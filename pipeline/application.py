@@ -22,7 +22,7 @@ from pipeline.ids import uuid7
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection, staging_cluster, target_cluster
 from pipeline.kafka.producer import Producer, ProducerOptions
-from pipeline.kafka.topics import TopicKeeper, TopicSpecs, missing
+from pipeline.kafka.topics import TopicKeeper, TopicSpecs, missing, partition_counts
 from pipeline.plan import Limits
 from pipeline.routes import Router
 from pipeline.settings import Settings
@@ -76,11 +76,13 @@ class Application:
         self._targets = (
             await self._cluster(target_cluster(settings), options) if settings.targets_apart else self._own
         )
+        await self._own.producer.connected()
         if not settings.topics_autocreate:
-            for cluster in self._clusters:
-                await cluster.producer.connected()
+            await self._targets.producer.connected()
             await self._check_topics()
         count = await self._own.know(self.specs.staging(self.topics.staging))
+        # What is there from earlier runs takes dead letters at once, also while the targets' cluster is down (C3).
+        self._own.partitions |= await partition_counts(staging_cluster(settings), self._kept_topics())
         log.info("staging topic %s has %s partitions", self.topics.staging, count)
         router = Router(
             self.catalog, dialect=settings.cloudevents_dialect, type_prefix=settings.effective_type_prefix
@@ -105,18 +107,16 @@ class Application:
 
     async def _check_topics(self) -> None:
         """With `TOPICS_AUTOCREATE=false`: everything the worker may write to must be there."""
-        own = [
-            self.topics.staging,
-            self.topics.staging_dlq,
-            self.topics.audit,
-            *map(dlq_of, self.catalog.topics),
-        ]
+        own = [self.topics.staging, *self._kept_topics()]
         absent = await missing(staging_cluster(self.settings), own)
         absent += await missing(target_cluster(self.settings), self.catalog.topics)
         if absent:
             raise MissingTopics(
                 [f"{name}: missing, create it or set STREAMING_TOPICS_AUTOCREATE=true" for name in absent]
             )
+
+    def _kept_topics(self) -> list[str]:
+        return [self.topics.staging_dlq, self.topics.audit, *map(dlq_of, self.catalog.topics)]
 
     def _refresh_partition_counts(self) -> None:
         now = SYSTEM_CLOCK.monotonic()
@@ -146,8 +146,14 @@ class Application:
             await cluster.close(1.0)
 
 
+def _says_more_than_missing(record: logging.LogRecord) -> bool:
+    return "not found in cluster metadata" not in str(record.msg)
+
+
 def build(settings: Settings) -> Application:
     """The worker for these settings. Raises `SettingsError` or `CatalogError`; does no I/O but reading the catalog."""
     if not settings.enabled:
         raise SettingsError(["STREAMING_ENABLED: is false, so there is nothing for a worker to do"])
+    # aiokafka logs an error for each missing topic at each look, many times a second while one is being created.
+    logging.getLogger("aiokafka.cluster").addFilter(_says_more_than_missing)
     return Application(settings, load_catalog(settings))

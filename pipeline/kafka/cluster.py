@@ -97,7 +97,7 @@ class Cluster:
                 log.warning(
                     "topic %s cannot be used yet, will try again: %s",
                     spec.name,
-                    error or type(error).__name__,
+                    self.producer.trouble or str(error) or type(error).__name__,
                 )
                 await asyncio.sleep(_PAUSE_S)
             else:

@@ -20,7 +20,16 @@ from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from pipeline.kafka.producer import Producer
 from pipeline.settings import Settings
 
-__all__ = ["TopicKeeper", "TopicSpec", "TopicSpecs", "TopicState", "create", "describe", "missing"]
+__all__ = [
+    "TopicKeeper",
+    "TopicSpec",
+    "TopicSpecs",
+    "TopicState",
+    "create",
+    "describe",
+    "missing",
+    "partition_counts",
+]
 
 _FRAMING_ROOM = 8_192
 """CloudEvents headers of a definition may be larger than the staging headers they replace; plus batch overhead."""
@@ -114,13 +123,24 @@ async def missing(connection: Connection, names: Iterable[str]) -> list[str]:
     return sorted(set(names) - existing)
 
 
+async def partition_counts(connection: Connection, names: Iterable[str]) -> dict[str, int]:
+    """The partition counts of those of the topics that exist. Raises a `KafkaError` where no broker answers."""
+    async with _admin(connection) as admin:
+        return await _counts(admin, names)
+
+
+async def _counts(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
+    wanted = set(names)
+    # All topics are asked for: a broker may create one that is asked for by name.
+    found = await admin.describe_topics()
+    return {topic["topic"]: len(topic["partitions"]) for topic in found if topic["topic"] in wanted}
+
+
 async def describe(connection: Connection, names: Iterable[str]) -> dict[str, TopicState]:
     """How those of the topics are that exist. Raises a `KafkaError` where no broker answers, or one refuses."""
     async with _admin(connection) as admin:
-        # All topics are asked for: a broker may create one that is asked for by name.
-        counts = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
-        found = sorted(counts.keys() & set(names))
-        asked = [ConfigResource(ConfigResourceType.TOPIC, name, {_SIZE: ""}) for name in found]
+        counts = await _counts(admin, names)
+        asked = [ConfigResource(ConfigResourceType.TOPIC, name, {_SIZE: ""}) for name in sorted(counts)]
         answers = await admin.describe_configs(asked) if asked else []
     states = {}
     for code, message, _, name, entries in (resource for answer in answers for resource in answer.resources):
