@@ -108,6 +108,7 @@ class KafkaStager(Stager):
         policy: PolicyArgument = None,
         headers: ExtraHeaders | None = None,
     ) -> Staged:
+        """See `Stager.stage`: returns once the staging topic has acknowledged the event."""
         loop = self._own_loop()
         event = self._checker.check(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
@@ -135,6 +136,7 @@ class KafkaStager(Stager):
         policy: PolicyArgument = None,
         headers: ExtraHeaders | None = None,
     ) -> Staged:
+        """See `Stager.stage_blocking`."""
         loop = self._loop_of_another_thread()
         event = self._checker.check(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
