@@ -27,12 +27,11 @@ test: lint ## everything that CI runs: lint, types, import rules, tests
 test-long: env ## the long versions of the tests; minutes to hours
 	$(PYTEST) -m long --timeout 0
 
-lint: env ## format, lint, types, import rules, docstrings of tests
+lint: env ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/interrogate --quiet tests
 
 env: $(READY) ## the development environment, .venv, from the lock
 
