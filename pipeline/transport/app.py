@@ -14,6 +14,7 @@ from mode import CrashingSupervisor
 from yarl import URL
 
 from catalog import OwnTopics
+from pipeline.kafka.reading import read_any_header_name
 from pipeline.settings import Settings
 from pipeline.transport.consumer import Consumer
 from pipeline.transport.progress import Batch
@@ -83,6 +84,7 @@ class App(faust.App):
 
 def make_app(settings: Settings) -> App:
     """A Faust app for these settings, without agents or pages."""
+    read_any_header_name()
     own = OwnTopics(settings.namespace)
     url = [URL(f"aiokafka://{server}") for server in settings.brokers]
     app = App(
