@@ -11,9 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from aiokafka.errors import KafkaError
-
-from pipeline.errors import MissingTopics
+from pipeline.errors import StagerClosed
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.producer import Producer
 from pipeline.kafka.topics import TopicKeeper, TopicSpec
@@ -84,21 +82,24 @@ class Cluster:
         self.producer.withdraw(parcels)
 
     async def close(self, timeout_s: float) -> None:
-        """Stop learning, send what waits for at most `timeout_s`, close."""
+        """Send what waits for at most `timeout_s`, close. What waits for its topic is given up at once."""
         for task in self._learning.values():
             task.cancel()
+        if self._learning:
+            await asyncio.wait(self._learning.values(), timeout=1.0)
+        for waiting in self._held_back.values():
+            for _, parcel in waiting:
+                parcel.given_up(0, len(parcel.records), StagerClosed("its topic was not known in time"))
+        self._held_back.clear()
         await self.producer.close(timeout_s)
 
     async def _learn(self, spec: TopicSpec) -> None:
         while True:
             try:
                 self.partitions[spec.name] = await self._keeper.partitions(spec, timeout_s=_ATTEMPT_TIMEOUT_S)
-            except (KafkaError, MissingTopics, OSError, TimeoutError) as error:
-                log.warning(
-                    "topic %s cannot be used yet, will try again: %s",
-                    spec.name,
-                    self.producer.trouble or str(error) or type(error).__name__,
-                )
+            except Exception as error:  # noqa: BLE001 -- whatever it is: parcels wait for this, so it is tried again
+                cause = self.producer.trouble or str(error) or type(error).__name__
+                log.warning("topic %s cannot be used yet, will try again: %s", spec.name, cause)
                 await asyncio.sleep(_PAUSE_S)
             else:
                 del self._learning[spec.name]

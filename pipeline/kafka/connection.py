@@ -5,13 +5,10 @@ Owns: turning settings into aiokafka's arguments. Must not know: what is sent.
 
 from __future__ import annotations
 
-import asyncio
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aiokafka.client import AIOKafkaClient
-
+from pipeline.kafka.client import Client
 from pipeline.settings import Settings
 
 __all__ = ["REQUEST_TIMEOUT_S", "Connection", "staging_cluster", "target_cluster"]
@@ -31,31 +28,14 @@ class Connection:
         """Keyword arguments that aiokafka's client, admin client and consumers share."""
         return {"bootstrap_servers": list(self.servers), "client_id": self.client_id}
 
-    def client(self) -> AIOKafkaClient:
+    def client(self) -> Client:
         """A client that is not connected yet; `await client.bootstrap()` connects it."""
-        return _Client(
+        return Client(
             **self.arguments(),
             request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
             retry_backoff_ms=100,
             metadata_max_age_ms=60_000,
         )
-
-
-class _Client(AIOKafkaClient):  # type: ignore[misc]
-    """Leaves no connection open when it is cancelled while it bootstraps.
-
-    aiokafka 0.14 keeps the connection it asks by in a local variable, where nobody else can close it.
-    """
-
-    async def bootstrap(self) -> None:
-        """Connect to the first server that answers. Raises `KafkaConnectionError` where none does."""
-        try:
-            await super().bootstrap()
-        except asyncio.CancelledError as cancelled:
-            for frame, _ in traceback.walk_tb(cancelled.__traceback__):
-                if connection := frame.f_locals.get("bootstrap_conn"):
-                    await connection.close()
-            raise
 
 
 def staging_cluster(settings: Settings) -> Connection:

@@ -14,9 +14,10 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultR
 from aiokafka.record.util import calc_crc32c
 from cramjam import lz4
 
+from pipeline.errors import ErrorClass, StagepostError
 from pipeline.staging import RawHeader
 
-__all__ = ["COMPRESSIONS", "Identity", "OutRecord", "encode", "estimate"]
+__all__ = ["COMPRESSIONS", "Identity", "OutRecord", "Unencodable", "encode", "estimate"]
 
 OutRecord = tuple[bytes | None, bytes | None, Sequence[RawHeader]]
 """Key, value, headers."""
@@ -29,6 +30,12 @@ _CHECKSUM, _CHECKSUM_AT = struct.Struct(">I"), 17
 _ATTRIBUTES, _ATTRIBUTES_AT = struct.Struct(">h"), 21
 _RECORD_OVERHEAD = 24
 _HEADER_OVERHEAD = 4
+
+
+class Unencodable(StagepostError):
+    """One of the records does not fit Kafka's format: a key that is not bytes, a header name that is no text."""
+
+    error_class = ErrorClass.SERIALIZATION
 
 
 class Identity(NamedTuple):
@@ -50,7 +57,10 @@ def estimate(record: OutRecord) -> int:
 def encode(
     records: Iterable[OutRecord], compression: str, identity: Identity, base_sequence: int, timestamp_ms: int
 ) -> bytes | bytearray:
-    """One record batch with all records, in order, all with the same timestamp in ms since 1970."""
+    """One record batch with all records, in order, all with the same timestamp in ms since 1970.
+
+    Raises `Unencodable`.
+    """
     records = tuple(records)
     facts = {
         "magic": 2,
@@ -65,6 +75,8 @@ def encode(
         data = _build(DefaultRecordBatchBuilder(**facts), records, timestamp_ms)
     except UnicodeEncodeError:
         data = _build(_DefaultRecordBatchBuilderPy(**facts), _with_raw_names(records), timestamp_ms)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Unencodable(f"a record cannot be encoded: {error!r}") from error
     return _lz4(data) if compression == "lz4" else data
 
 

@@ -1,4 +1,4 @@
-"""The order of one partition: a FIFO of parcels of which one record batch at a time is unresolved. Sans I/O.
+"""The order of one partition: a FIFO of records of which one batch at a time is unresolved. Sans I/O.
 
 Owns: what is sent next, what a refusal, a retry or a deadline means for the records behind it.
 Must not know: sockets, the event loop. The clock is handed in.
@@ -10,22 +10,27 @@ answers without appending it twice (KIP-98).
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pipeline.kafka.encoding import Identity, OutRecord, encode, estimate
 
 __all__ = ["Batch", "Lane", "Parcel"]
 
+log = logging.getLogger(__name__)
+
 _FIRST_BACKOFF_S = 0.05
 _LAST_BACKOFF_S = 1.0
+_EXPIRY_GRAIN_S = 0.1
+_SEQUENCE_MASK = 0x7FFFFFFF
 
 
 class Parcel:
     """Records in order, handed over together. Subclasses say what becomes of them.
 
-    Every record ends exactly once: acknowledged, refused, or given up. The three methods are called from the
-    producer's loop, must not block and must not raise.
+    Every record ends exactly once: acknowledged, refused, given up, or taken back. The three methods are called
+    from the producer's loop, must not block and should not raise: what they raise is logged, and goes no further.
     """
 
     __slots__ = ("deadline", "records", "taken")
@@ -50,30 +55,34 @@ class Parcel:
         raise NotImplementedError
 
 
+_Span = tuple[Parcel, int, int]
+"""Of a parcel, from this record on, so many."""
+
+
 class Batch:
-    """One encoded record batch and the parcels it was made of."""
+    """Records that are sent together, and how they were encoded last."""
 
     __slots__ = ("base_sequence", "count", "data", "identity", "in_doubt", "spans")
 
-    def __init__(
-        self,
-        spans: list[tuple[Parcel, int, int]],
-        count: int,
-        data: bytes | bytearray,
-        identity: Identity,
-        base_sequence: int,
-    ) -> None:
+    def __init__(self, spans: list[_Span], *, in_doubt: bool = False) -> None:
         self.spans = spans
-        self.count = count
-        self.data = data
-        self.identity = identity
-        self.base_sequence = base_sequence
-        self.in_doubt = False
+        self.count = _count(spans)
+        self.in_doubt = in_doubt
         """Whether an attempt went out without an answer: the records may be on the topic."""
+        self.identity: Identity | None = None
+        """Of `data`; None: it is to be encoded."""
+        self.base_sequence = 0
+        self.data: bytes | bytearray = b""
+
+    def keep(self, spans: list[_Span]) -> None:
+        """Hold only these records from now on."""
+        self.spans = spans
+        self.count = _count(spans)
+        self.identity = None
 
 
 class Lane:
-    """The way to one partition. At most one batch is unresolved; all else waits in `_queue`, in order."""
+    """The way to one partition. At most one batch is unresolved; all else waits, in order."""
 
     def __init__(self, topic: str, partition: int) -> None:
         self.topic = topic
@@ -81,51 +90,62 @@ class Lane:
         self.batch: Batch | None = None
         self.in_flight = False
         self.identity: Identity | None = None
-        """Under which the partition is written; None: a fresh one is needed."""
+        """Under which the partition is written; None: one is needed that is not `spent`."""
+        self.spent: Identity | None = None
+        """The identity before it. Nobody knows its next sequence number, so it must not be used here again:
+        the broker could take a new batch for one that it has."""
         self.retry_at = 0.0
         self.failures = 0
         """How many attempts in a row have failed."""
         self.trouble: BaseException | None = None
         """Why the last attempt failed; None once one succeeds."""
         self.waiting = 0
-        """Records in the queue and in the unresolved batch."""
-        self._queue: deque[Parcel] = deque()
-        self._head = 0
+        """Records that have not ended: in the queue, to be sent again, in the unresolved batch."""
+        self.deadline: float | None = None
+        """`expire` has nothing to do before."""
+        self._queue: deque[_Span] = deque()
+        self._again: deque[Batch] = deque()
+        """What is left of batches that were refused or broken up, to be sent ahead of the queue."""
         self._sequence = 0
-        self._caps: list[int] = []
 
     def put(self, parcel: Parcel) -> None:
         """Append a parcel with at least one record."""
-        self._queue.append(parcel)
-        self.waiting += len(parcel.records)
+        count = len(parcel.records)
+        self._queue.append((parcel, 0, count))
+        self.waiting += count
+        if parcel.deadline is not None and (self.deadline is None or parcel.deadline < self.deadline):
+            self.deadline = parcel.deadline
 
     def is_ready(self, now: float) -> bool:
         """Whether there is something to send now."""
         return not self.in_flight and self.waiting > 0 and now >= self.retry_at
 
     def prepare(self, identity: Identity, limit_bytes: int, compression: str, now_ms: int) -> Batch:
-        """The batch to send: the unresolved one again, or a new one of what waits. The lane must be ready."""
-        if self.batch is not None and self.batch.identity == identity:
-            return self.batch
-        if self.identity != identity:
+        """The batch to send: the unresolved one again, or a new one of what waits. The lane must be ready.
+
+        Raises whatever encoding raises; the batch is then unresolved, to be `refused`.
+        """
+        if identity != self.identity:
+            assert identity != self.spent, "an identity that lost its place was used again"
             self.identity = identity
             self._sequence = 0
-        if self.batch is not None:
-            spans, count = self.batch.spans, self.batch.count
-        else:
-            spans, count = self._take(limit_bytes)
-        data = encode(_records(spans), compression, identity, self._sequence, now_ms)
-        self.batch = Batch(spans, count, data, identity, self._sequence)
-        return self.batch
+        batch = self.batch
+        if batch is None:
+            batch = self.batch = self._next_batch(limit_bytes)
+        if batch.identity != identity:
+            batch.data = encode(_records(batch.spans), compression, identity, self._sequence, now_ms)
+            batch.base_sequence = self._sequence
+            batch.identity = identity
+        return batch
 
     def succeeded(self, offset: int) -> None:
         """The unresolved batch is on the topic, its first record at `offset`, or -1 where the broker forgot."""
         batch = self._resolve()
-        self._sequence = (batch.base_sequence + batch.count) & 0x7FFFFFFF
+        self._sequence = (batch.base_sequence + batch.count) & _SEQUENCE_MASK
         self._recovered()
         at = offset
         for parcel, first, count in batch.spans:
-            parcel.acked(first, count, at)
+            _tell(parcel.acked, first, count, at)
             if offset >= 0:
                 at += count
 
@@ -144,136 +164,130 @@ class Lane:
     def out_of_sequence(self, error: BaseException, now: float) -> None:
         """The broker does not know where this producer stands: send the batch again under a new identity."""
         self.failed(error, now)
-        self.identity = None
+        self._lose_place()
 
     def refused(self, error: BaseException) -> None:
-        """The broker refused the batch for its content, and appended nothing of it.
+        """The batch was refused for its content, and nothing of it appended.
 
         A batch of several records is halved until the culprit stands alone; its neighbours are delivered.
         """
         batch = self._resolve()
         self._recovered()
+        if batch.in_doubt:  # it was not appended now, but maybe before
+            self._lose_place()
         if batch.count == 1:
             ((parcel, first, _),) = batch.spans
-            parcel.refused(first, error)
-            return
-        half = batch.count // 2
-        self._caps += [batch.count - half, half]
-        self._put_back(batch.spans)
+            _tell(parcel.refused, first, error)
+        else:
+            self._again.extendleft(reversed(_halves(batch)))
+            self.waiting += batch.count
 
-    def next_deadline(self) -> float | None:
-        """When `expire` has something to do; deadlines grow along a lane."""
-        if self.batch is not None:
-            return self.batch.spans[0][0].deadline
-        return self._queue[0].deadline if self._queue else None
+    def expire(self, now: float, error: BaseException) -> None:
+        """Give up what is past its deadline, wherever it waits; to be called at `deadline`.
 
-    def expire(self, now: float, error: BaseException) -> bool:
-        """Give up what is past its deadline, in the queue and in the unresolved batch.
-
-        The rest of an unresolved batch is sent again under a fresh identity: after a record that may or may
-        not have been appended, nobody knows the next sequence number. True where that is so.
+        The rest of an unresolved batch is sent again, where need be under a fresh identity: after a record that
+        may or may not have been appended, nobody knows the next sequence number.
         """
-        batch = self.batch
-        lost_place = batch is not None and any(_expired(parcel, now) for parcel, _, _ in batch.spans)
-        if lost_place:
-            self._abandon(lambda parcel: _expired(parcel, now), error)
-        while self._queue and _expired(self._queue[0], now):
-            self._give_up_head(error)
-        return lost_place
+        expired = self._discard(lambda parcel: parcel.deadline is not None and now >= parcel.deadline)
+        left = [parcel.deadline for parcel, _, _ in self._spans() if parcel.deadline is not None]
+        # Not sooner than a moment from now: thousands that expire one by one are not each worth a walk.
+        self.deadline = max(min(left), now + _EXPIRY_GRAIN_S) if left else None
+        _give_up(expired, error)
 
     def empty(self, error: BaseException) -> None:
-        """Give up everything; used when the producer closes."""
-        if self.batch is not None:
-            self._abandon(lambda _: True, error)
-        while self._queue:
-            self._give_up_head(error)
+        """Give up everything."""
+        _give_up(self._discard(lambda _: True), error)
 
-    def drop(self, parcels: set[Parcel]) -> bool:
-        """Forget parcels, telling nobody. True where the unresolved batch held some of them: its other records
-        are then sent again under a fresh identity."""
-        batch = self.batch
-        lost_place = batch is not None and any(parcel in parcels for parcel, _, _ in batch.spans)
-        if lost_place:
-            self._abandon(parcels.__contains__, None)
-        if self._queue and self._queue[0] in parcels:
-            self.waiting += self._head
-            self._head = 0
-        kept = deque(parcel for parcel in self._queue if parcel not in parcels)
-        self.waiting -= sum(len(parcel.records) for parcel in self._queue if parcel in parcels)
-        self._queue = kept
-        return lost_place
+    def drop(self, parcels: set[Parcel]) -> None:
+        """Forget parcels, telling nobody. What else the unresolved batch held is sent again."""
+        self._discard(parcels.__contains__)
 
     def withdraw(self, parcel: Parcel) -> bool:
         """Take a parcel back that cannot be on the topic. False where it is too late or it is not here."""
         if parcel.taken:
             self._unpack()
-        if parcel.taken or parcel not in self._queue:
+        if parcel.taken:
             return False
-        self._queue.remove(parcel)
+        try:
+            self._queue.remove((parcel, 0, len(parcel.records)))
+        except ValueError:
+            return False
         self.waiting -= len(parcel.records)
         return True
+
+    def _next_batch(self, limit_bytes: int) -> Batch:
+        if self._again:
+            return self._again.popleft()
+        spans: list[_Span] = []
+        taken = size = 0
+        while self._queue:
+            parcel, first, count = self._queue.popleft()
+            records = parcel.records
+            at, stop = first, first + count
+            while at < stop:
+                size += estimate(records[at])
+                if size > limit_bytes and taken:
+                    break
+                at += 1
+                taken += 1
+            if at > first:
+                spans.append((parcel, first, at - first))
+                parcel.taken = at
+            if at < stop:
+                self._queue.appendleft((parcel, at, stop - at))
+                break
+        return Batch(spans)
 
     def _unpack(self) -> None:
         """Put the unresolved batch back into the queue if it is certain that no broker has it; its sequence
         numbers are then free for the next one."""
-        if self.batch is None or self.in_flight or self.batch.in_doubt:
+        if self.batch is None or self.in_flight or self.batch.in_doubt or self._again:
             return
         batch = self._resolve()
-        self._put_back(batch.spans)
-        for parcel, first, _ in batch.spans:
+        self.waiting += batch.count
+        for parcel, first, count in reversed(batch.spans):
+            if self._queue and self._queue[0][0] is parcel:
+                count += self._queue.popleft()[2]
+            self._queue.appendleft((parcel, first, count))
             parcel.taken = first
 
-    def _take(self, limit_bytes: int) -> tuple[list[tuple[Parcel, int, int]], int]:
-        cap = self._caps.pop() if self._caps else None
-        wanted = cap if cap is not None else self.waiting
-        spans: list[tuple[Parcel, int, int]] = []
-        taken = size = 0
-        while self._queue and taken < wanted:
-            parcel = self._queue[0]
-            first = last = self._head
-            stop = min(len(parcel.records), first + wanted - taken)
-            while last < stop:
-                size += estimate(parcel.records[last])
-                if size > limit_bytes and taken + last - first > 0:
-                    break
-                last += 1
-            if last > first:
-                spans.append((parcel, first, last - first))
-                taken += last - first
-                parcel.taken = max(parcel.taken, last)
-            if last < len(parcel.records):
-                self._head = last
-                break
-            self._queue.popleft()
-            self._head = 0
-        if cap is not None and taken < cap:
-            self._caps.append(cap - taken)
-        return spans, taken
+    def _discard(self, is_gone: Callable[[Parcel], bool]) -> list[_Span]:
+        """Remove parcels wherever they wait; their spans, in order. Breaks the unresolved batch up if it holds some."""
+        if self.batch is not None and any(is_gone(parcel) for parcel, _, _ in self.batch.spans):
+            self._break_up()
+        gone = [span for span in self._spans() if is_gone(span[0])]
+        if gone:
+            for batch in self._again:
+                batch.keep([span for span in batch.spans if not is_gone(span[0])])
+            self._again = deque(batch for batch in self._again if batch.count)
+            self._queue = deque(span for span in self._queue if not is_gone(span[0]))
+            self.waiting -= _count(gone)
+        return gone
 
-    def _put_back(self, spans: list[tuple[Parcel, int, int]]) -> None:
-        for parcel, first, count in reversed(spans):
-            if not (self._queue and self._queue[0] is parcel):
-                self._queue.appendleft(parcel)
-            self._head = first
-            self.waiting += count
-
-    def _abandon(self, is_lost: Callable[[Parcel], bool], error: BaseException | None) -> None:
+    def _break_up(self) -> None:
+        """Take the unresolved batch back, to be sent again with other contents."""
+        was_in_flight = self.in_flight
         batch = self._resolve()
-        self.identity = None
-        if self._head and is_lost(self._queue[0]):
-            self._give_up_head(error)
-        self._put_back([span for span in batch.spans if not is_lost(span[0])])
-        for parcel, first, count in batch.spans:
-            if is_lost(parcel) and error is not None:
-                parcel.given_up(first, count, error)
+        batch.in_doubt = batch.in_doubt or was_in_flight
+        if batch.in_doubt:
+            self._lose_place()
+        self.waiting += batch.count
+        self._again.appendleft(batch)
 
-    def _give_up_head(self, error: BaseException | None) -> None:
-        parcel, first = self._queue.popleft(), self._head
-        self._head = 0
-        count = len(parcel.records) - first
-        self.waiting -= count
-        if error is not None:
-            parcel.given_up(first, count, error)
+    def _spans(self) -> Iterator[_Span]:
+        if self.batch is not None:
+            yield from self.batch.spans
+        for batch in self._again:
+            yield from batch.spans
+        yield from self._queue
+
+    def _lose_place(self) -> None:
+        """Stop using the identity: whether its last sequence numbers were used up is not known."""
+        if self.identity is not None:
+            self.spent = self.identity
+        self.identity = None
+        if self.batch is not None:
+            self.batch.identity = None
 
     def _resolve(self) -> Batch:
         batch = self.batch
@@ -289,10 +303,36 @@ class Lane:
         self.retry_at = 0.0
 
 
-def _expired(parcel: Parcel, now: float) -> bool:
-    return parcel.deadline is not None and now >= parcel.deadline
+def _count(spans: Iterable[_Span]) -> int:
+    return sum(count for _, _, count in spans)
 
 
-def _records(spans: list[tuple[Parcel, int, int]]) -> Iterator[OutRecord]:
+def _halves(batch: Batch) -> tuple[Batch, Batch]:
+    left: list[_Span] = []
+    right: list[_Span] = []
+    room = batch.count // 2
+    for parcel, first, count in batch.spans:
+        fits = min(count, room)
+        room -= fits
+        if fits:
+            left.append((parcel, first, fits))
+        if fits < count:
+            right.append((parcel, first + fits, count - fits))
+    return Batch(left, in_doubt=batch.in_doubt), Batch(right, in_doubt=batch.in_doubt)
+
+
+def _give_up(spans: Iterable[_Span], error: BaseException) -> None:
+    for parcel, first, count in spans:
+        _tell(parcel.given_up, first, count, error)
+
+
+def _tell(callback: Callable[..., None], *facts: object) -> None:
+    try:
+        callback(*facts)
+    except Exception:
+        log.exception("a parcel failed to take note of its end; it may now wait for ever: %r", callback)
+
+
+def _records(spans: list[_Span]) -> Iterator[OutRecord]:
     for parcel, first, count in spans:
         yield from parcel.records[first : first + count] if count < len(parcel.records) else parcel.records

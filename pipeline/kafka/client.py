@@ -1,0 +1,76 @@
+"""aiokafka's client where it falls short. The only module that reaches into its internals.
+
+Owns: closing at once and completely, metadata requests without side effects. Must not know: what is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import traceback
+from collections.abc import Iterable
+
+from aiokafka import errors as kafka_errors
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.protocol.metadata import MetadataRequest
+
+__all__ = ["Client"]
+
+log = logging.getLogger(__name__)
+
+
+class Client(AIOKafkaClient):  # type: ignore[misc]
+    """A client that is not connected yet; `await client.bootstrap()` connects it."""
+
+    def partition_count(self, topic: str) -> int:
+        """How many partitions a topic has by the metadata at hand; 0: not known."""
+        return len(self.cluster.partitions_for_topic(topic) or ())
+
+    async def bootstrap(self) -> None:
+        """Connect to the first server that answers. Raises `KafkaConnectionError` where none does.
+
+        aiokafka 0.14 keeps the connection it asks by in a local variable, where nobody else can close it when
+        the call is cancelled.
+        """
+        try:
+            await super().bootstrap()
+        except asyncio.CancelledError as cancelled:
+            for frame, _ in traceback.walk_tb(cancelled.__traceback__):
+                if connection := frame.f_locals.get("bootstrap_conn"):
+                    await connection.close()
+            raise
+
+    async def close(self) -> None:
+        """Close all connections without waiting for unsent bytes, which a hung broker would never take.
+
+        Who waits for metadata is told that there is none; aiokafka leaves them waiting.
+        """
+        for connection in self._conns.values():
+            writer = connection._writer  # noqa: SLF001 -- nothing else reaches the socket
+            if writer is not None:
+                writer.transport.abort()
+        await super().close()
+        if self._md_update_fut is not None and not self._md_update_fut.done():
+            self._md_update_fut.set_result(False)
+
+    async def _metadata_update(self, cluster_metadata: ClusterMetadata, topics: Iterable[str]) -> bool:
+        """Ask one broker after the other, without letting it create what is asked for by its own defaults."""
+        request = MetadataRequest(list(topics) or None, allow_auto_topic_creation=False)
+        bootstraps = [conn_id for conn_id in self._conns if conn_id[0] == "bootstrap"]
+        nodes = [broker.nodeId for broker in self.cluster.brokers()] + [node for node, _ in bootstraps]
+        for node in random.sample(nodes, len(nodes)):
+            try:
+                metadata = await self.send(node, request)
+            except (kafka_errors.KafkaError, LookupError) as error:  # it may lose a connection while it waits
+                log.warning("no metadata from broker %s: %r", node, error)
+                continue
+            if not metadata.brokers:
+                return False  # it has only just started
+            cluster_metadata.update_metadata(metadata)
+            for conn_id in bootstraps:
+                self._conns.pop(conn_id).close()
+            return True
+        cluster_metadata.failed_update(None)
+        return False
