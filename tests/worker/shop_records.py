@@ -19,7 +19,7 @@ from aiokafka.structs import TopicPartition
 from pipeline.kafka.encoding import Identity, encode
 from pipeline.kafka.reading import read_any_header_name
 from pipeline.staging import RawHeader
-from tests.worker_harness import OutRecord, committed, partition_count, wait_until
+from tests.worker_harness import OutRecord, WorkerProcess, committed, partition_count, wait_until
 
 CATALOG = "tests.catalogs.shop"
 _SOUND = {
@@ -49,14 +49,21 @@ def staged(
 
 
 def wait_committed(
-    bootstrap: str, namespace: str, places: Sequence[tuple[int, int]], timeout: float = 60.0
+    worker: WorkerProcess,
+    bootstrap: str,
+    namespace: str,
+    places: Sequence[tuple[int, int]],
+    timeout: float = 60.0,
 ) -> None:
-    """Wait until the worker has committed all these (partition, offset) of its staging topic."""
+    """Wait until the worker has committed all these (partition, offset) of its staging topic; it must not end."""
     wanted: dict[int, int] = {}
     for partition, offset in places:
         wanted[partition] = max(wanted.get(partition, 0), offset + 1)
 
     def reached() -> bool:
+        assert worker.exit_status is None, (
+            f"the worker ended with {worker.exit_status}:\n{worker.log_tail(200)}"
+        )
         found = committed(bootstrap, f"{namespace}-pipeline", f"{namespace}.staging")
         return all(found.get(partition, -1) >= offset for partition, offset in wanted.items())
 

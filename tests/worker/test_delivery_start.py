@@ -18,7 +18,6 @@ from catalog.names import dlq_of
 from devtools.kafka import Brokers, Cluster
 from tests.worker_harness import (
     ROOT,
-    OutRecord,
     WorkerProcess,
     committed,
     create_topic,
@@ -70,7 +69,7 @@ def test_topics_that_may_not_be_created(kafka: Brokers, namespace: str) -> None:
                 staged("2", without="time"),
             ],
         )
-        wait_committed(bootstrap, namespace, places)
+        wait_committed(worker, bootstrap, namespace, places)
         assert worker.terminate() == 0
     (record,) = read_all(bootstrap, there)
     assert dict(record.headers) == {
@@ -117,14 +116,14 @@ def test_an_agent_that_breaks_ends_the_worker(kafka: Brokers, namespace: str, tm
     with WorkerProcess(bootstrap, namespace, catalog=CATALOG, env=env) as worker:
         worker.wait_ready()
         places = produce(bootstrap, staging, [staged("before", partition=0)])
-        wait_committed(bootstrap, namespace, places)
+        wait_committed(worker, bootstrap, namespace, places)
         places = produce(bootstrap, staging, [staged("break", partition=0), staged("behind", partition=0)])
         assert worker.wait(60) != 0
         assert "RuntimeError: planted" in worker.log_text()
     assert committed(bootstrap, f"{namespace}-pipeline", staging)[0] == places[0][1]
     with WorkerProcess(bootstrap, namespace, catalog=CATALOG) as worker:
         worker.wait_ready()
-        wait_committed(bootstrap, namespace, places)
+        wait_committed(worker, bootstrap, namespace, places)
         assert sorted(ids(bootstrap, f"{namespace}.order.created")) == [b"before", b"behind", b"break"]
 
 
@@ -153,13 +152,13 @@ def test_brokers_that_are_down(kafka: Brokers, elsewhere: Cluster, namespace: st
         )
         worker.wait_log(f"no broker of {far} can be reached")
         wait_until(lambda: ids(bootstrap, f"{namespace}.order.created.dlq") == [b"poison"], 20, "the poison")
-        wait_committed(bootstrap, namespace, places[:1])
+        wait_committed(worker, bootstrap, namespace, places[:1])
         assert 0 not in committed(bootstrap, f"{namespace}-pipeline", staging)
         assert worker.exit_status is None
 
         node = elsewhere.nodes[0]
         node.start()
-        wait_committed(bootstrap, namespace, places)
+        wait_committed(worker, bootstrap, namespace, places)
         assert sorted(ids(far, f"{namespace}.order.created")) == [b"%d" % number for number in range(5)]
         assert ids(bootstrap, f"{namespace}.order.created.dlq") == [b"poison"]
         assert read_all(bootstrap, f"{namespace}.order.created") == []
@@ -174,23 +173,5 @@ def test_brokers_that_are_down(kafka: Brokers, elsewhere: Cluster, namespace: st
         node.start()
         worker.wait_ready()
         places = produce(far, staging, [staged("late")])
-        wait_committed(far, namespace, places)
+        wait_committed(worker, far, namespace, places)
         assert b"late" in ids(far, f"{namespace}.order.created")
-
-
-def test_a_record_behind_an_unknown_topic_keeps_its_place(kafka: Brokers, namespace: str) -> None:
-    """T5: events staged before the worker's first start, to topics nobody has: created, delivered once, in order."""
-    bootstrap = kafka.bootstrap
-    create_topic(bootstrap, f"{namespace}.staging", 2)
-    records: list[OutRecord] = [
-        staged(
-            f"{number}", {"tenant": b"t", "definition": (b"order.created", b"order.created@2")[number % 2]}
-        )
-        for number in range(1_500)
-    ]
-    places = produce(bootstrap, f"{namespace}.staging", records)
-    with WorkerProcess(bootstrap, namespace, catalog=CATALOG) as worker:
-        worker.wait_ready()
-        wait_committed(bootstrap, namespace, places)
-        assert ids(bootstrap, f"{namespace}.order.created") == [b"%d" % n for n in range(0, 1_500, 2)]
-        assert ids(bootstrap, f"{namespace}.order.created.v2") == [b"%d" % n for n in range(1, 1_500, 2)]
