@@ -35,10 +35,12 @@ class Stager:
 
     def __new__(cls, settings: Settings, **_: object) -> Stager:  # noqa: PYI034 -- it chooses a subclass
         """`Stager(settings)` chooses: a `KafkaStager`, or a `NoopStager` where staging is disabled."""
-        if cls is Stager:
+        if cls is Stager and not settings.enabled:
+            cls = NoopStager
+        elif cls is Stager:
             from pipeline.client.kafka_stager import KafkaStager  # it subclasses this module's class
 
-            cls = KafkaStager if settings.enabled else NoopStager
+            cls = KafkaStager
         return object.__new__(cls)
 
     def __init__(
