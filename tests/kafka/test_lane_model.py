@@ -13,10 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pipeline.kafka.encoding import Identity
 from pipeline.kafka.lane import Batch, Lane, Parcel
 
-_LIMIT_BYTES = 140
-"""Four small records, or one large one."""
-_SMALL, _LARGE = 8, 200
+_LIMIT_BYTES = 260
+"""Eight small records, or two with a large one."""
+_SMALL, _LARGE = 8, 150
 _CULPRIT = b"!"
+_FATES = st.sampled_from(["answered", "answered", "answered", "lost", "forgotten"])
 
 
 @dataclass
@@ -42,6 +43,7 @@ class _BrokerPartition:
         self.log: list[bytes] = []
         self._known: dict[Identity, _Known] = {}
         self._confused: set[Identity] = set()
+        self.takes_large = True
 
     def confuse(self) -> None:
         """Lose track of every producer so far: each of their next batches is out of sequence."""
@@ -52,7 +54,9 @@ class _BrokerPartition:
         batch = MemoryRecords(data).next_batch()
         values = [record.value for record in batch]
         identity = Identity(batch.producer_id, batch.producer_epoch)
-        if any(value.startswith(_CULPRIT) for value in values):
+        if any(
+            value.startswith(_CULPRIT) or (len(value) == _LARGE and not self.takes_large) for value in values
+        ):
             return _Answer("refused")
         known = self._known.setdefault(identity, _Known())
         for first, cached, offset in known.batches:
@@ -101,7 +105,10 @@ class _Noting(Parcel):
     def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002
         """Only a culprit is refused."""
         self.end(index, "refused")
-        assert self.values[index].startswith(_CULPRIT), "a neighbour of a refused record was harmed"
+        value = self.values[index]
+        assert value.startswith(_CULPRIT) or len(value) == _LARGE, (
+            "a neighbour of a refused record was harmed"
+        )
 
     def given_up(self, first: int, count: int, error: BaseException) -> None:  # noqa: ARG002
         """Only what is overdue is given up; what was not taken is not on the topic."""
@@ -136,7 +143,7 @@ class LaneMachine(RuleBasedStateMachine):
     # --- what callers do
 
     @rule(
-        records=st.lists(st.sampled_from(["small"] * 6 + ["large", "culprit"]), min_size=1, max_size=6),
+        records=st.lists(st.sampled_from(["small"] * 5 + ["large", "culprit"]), min_size=1, max_size=6),
         patience=st.sampled_from([None, None, 1.0, 3.0, 10.0]),
     )
     def put(self, records: list[str], patience: float | None) -> None:
@@ -184,10 +191,14 @@ class LaneMachine(RuleBasedStateMachine):
 
     # --- what the producer does
 
-    @precondition(lambda self: self.lane.is_ready(self.now))
+    @precondition(lambda self: self.lane.waiting and not self.lane.in_flight)
     @rule()
     def send(self) -> None:
-        """Prepare a batch, as the producer does, and put it on the wire."""
+        """Prepare a batch, as the producer does, once its pause is over, and put it on the wire."""
+        if not self.lane.is_ready(self.now):
+            self.wait(self.lane.retry_at - self.now)
+            if not self.lane.waiting:
+                return
         identity = self.lane.identity or self.shared
         if identity == self.lane.spent:
             identity = self.shared = Identity(self.shared.producer_id + 1, 0)
@@ -196,8 +207,16 @@ class LaneMachine(RuleBasedStateMachine):
         assert before is None or before is batch, "a second batch while one was unresolved"
         self.lane.in_flight = True
 
+    @precondition(lambda self: self.lane.waiting and not self.lane.in_flight)
+    @rule(fate=_FATES)
+    def send_and_arrive(self, fate: str) -> None:
+        """Both, with nothing in between."""
+        self.send()
+        if self.lane.in_flight:
+            self.arrives(fate)
+
     @precondition(lambda self: self.in_flight is not None)
-    @rule(fate=st.sampled_from(["answered", "answered", "answered", "lost", "forgotten"]))
+    @rule(fate=_FATES)
     def arrives(self, fate: str) -> None:
         """The broker reads the batch; its answer may get lost, or come when nobody wants it."""
         if fate == "forgotten":
@@ -213,6 +232,7 @@ class LaneMachine(RuleBasedStateMachine):
             assert batch.in_doubt, "a sequence number was used twice"
             self.lane.succeeded(-1)
         elif answer.what == "refused":
+            self.exactly_once = self.exactly_once and not batch.in_doubt
             self.lane.refused(ValueError("too large"))
         else:
             self.exactly_once = False
@@ -250,6 +270,11 @@ class LaneMachine(RuleBasedStateMachine):
     def late_arrival(self) -> None:
         """A broker that hung reads what was sent to it long ago."""
         self.broker.append(self.in_the_wind.pop(0))
+
+    @rule()
+    def limit_changes(self) -> None:
+        """The topic's limit is lowered, or raised again: what was taken before may be refused now."""
+        self.broker.takes_large = not self.broker.takes_large
 
     # --- what holds
 
@@ -293,11 +318,8 @@ class LaneMachine(RuleBasedStateMachine):
             self.fails(in_doubt=True)
         if len(self.parcels) % 3:
             for _ in range(10 + 2 * self.lane.waiting):  # halving n records takes 2n - 1 attempts
-                self.now = max(self.now, self.lane.retry_at)
-                self.wait(0.0)
                 if self.lane.waiting:
-                    self.send()
-                    self.arrives("answered")
+                    self.send_and_arrive("answered")
             assert not self.lane.waiting, "the lane is stuck"
         self.closing = True
         self.lane.empty(ValueError("closed"))
