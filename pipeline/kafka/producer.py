@@ -220,7 +220,11 @@ class Producer:
             return
         leader = self._session.leader(lane.topic, lane.partition)
         if leader is None:
-            lane.failed(kafka_errors.LeaderNotAvailableError(f"{lane.topic}-{lane.partition}"), now)
+            trouble = lane.trouble
+            # A broker that said the topic is gone has said more than that it has no leader.
+            if not isinstance(trouble, kafka_errors.UnknownTopicOrPartitionError):
+                trouble = self._session.why_no_leader(lane.topic, lane.partition)
+            lane.failed(trouble, now)
             self._agenda.add(lane, lane.retry_at)
             return
         node = self._nodes.get(leader)

@@ -67,6 +67,12 @@ class Session:
             return None
         return int(leader)
 
+    def why_no_leader(self, topic: str, partition: int) -> kafka_errors.KafkaError:
+        """What stands between us and a partition without a leader, as far as the cluster has said."""
+        if self._client is not None and topic in self._client.cluster.unauthorized_topics:
+            return kafka_errors.TopicAuthorizationFailedError(f"{topic}-{partition}")
+        return kafka_errors.LeaderNotAvailableError(f"{topic}-{partition}")
+
     def identity(self, spent: Identity | None) -> Identity | None:
         """A producer id that is not `spent`; None while the cluster is being asked for one."""
         if self._identity is not None and self._identity != spent:
