@@ -218,6 +218,24 @@ def test_credentials_are_removed(planted: tuple[str, str]) -> None:
         assert part not in cleaned or part in rest
 
 
+@pytest.mark.parametrize(
+    ("message", "cleaned"),
+    [
+        ("amqp://user:p@ss/w?rd@host/vhost", "amqp://***@host/vhost"),
+        (
+            "no route to https://a:b@one, https://c:d@two now",
+            "no route to https://***@one, https://***@two now",
+        ),
+        ('password="a b" user="x"', 'password=*** user="x"'),
+        ("{'password': 'a \\' b', 'x': 1}", "{'password': ***, 'x': 1}"),
+        ('{"Authorization": "Bearer a.b", "status": 401}', '{"Authorization": ***, "status": 401}'),
+    ],
+)
+def test_what_is_left_of_a_message(message: str, cleaned: str) -> None:
+    """Q2: the secret goes whole, and what stands around it stays."""
+    assert clean_message(message) == cleaned
+
+
 def test_a_secret_at_the_cut() -> None:
     """Q2: cleaning comes before cutting, so that no half of a secret is left at the end."""
     message = "x" * 4080 + " amqp://user:hunter2hunter2@host"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from staged_records import SEAL, Staged, planned, router, staged
+from staged_records import NAMESPACE, SEAL, Staged, planned, router, staged
 
+from catalog import Catalog, EventDefinition
 from pipeline.dlq import Disposition
 from pipeline.errors import ErrorClass
 from pipeline.plan import Limits, Rejected
@@ -117,6 +118,14 @@ def test_an_unknown_definition() -> None:
         assert found.failure.disposition is Disposition.OPERATOR
         assert found.route is None
         assert "not in this worker's catalog" in found.failure.message
+
+
+def test_bytes_that_only_look_like_a_key() -> None:
+    """C3: a key that is not UTF-8 names no definition, not even one that has a replacement character in its name."""
+    odd = EventDefinition(key="odd\ufffd", resource_type="odd", event_type="thing")
+    using = Router(Catalog([odd], namespace=NAMESPACE), dialect="ce_", type_prefix="x")
+    assert using.route("odd\ufffd".encode()) is not None
+    assert using.route(b"odd\xff") is None
 
 
 def test_an_unknown_staging_version() -> None:
