@@ -15,6 +15,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.structs import TopicPartition
 
 __all__ = ["Client"]
 
@@ -24,9 +25,23 @@ log = logging.getLogger(__name__)
 class Client(AIOKafkaClient):  # type: ignore[misc]
     """A client that is not connected yet; `await client.bootstrap()` connects it."""
 
+    _answered: frozenset[str] = frozenset()
+    """The topics that the metadata at hand is about."""
+
     def partition_count(self, topic: str) -> int:
         """How many partitions a topic has by the metadata at hand; 0: not known."""
         return len(self.cluster.partitions_for_topic(topic) or ())
+
+    def leader(self, topic: str, partition: int) -> int:
+        """The node id of a partition's leader. Raises the `KafkaError` that says why there is none."""
+        leader = self.cluster.leader_for_partition(TopicPartition(topic, partition))
+        if leader is not None and leader >= 0:
+            return int(leader)
+        if topic in self.cluster.unauthorized_topics:
+            raise kafka_errors.TopicAuthorizationFailedError(topic)
+        if leader is None and topic in self._answered:
+            raise kafka_errors.UnknownTopicOrPartitionError(f"{topic}-{partition}")
+        raise kafka_errors.LeaderNotAvailableError(f"{topic}-{partition}")
 
     async def bootstrap(self) -> None:
         """Connect to the first server that answers. Raises `KafkaConnectionError` where none does.
@@ -57,7 +72,8 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
 
     async def _metadata_update(self, cluster_metadata: ClusterMetadata, topics: Iterable[str]) -> bool:
         """Ask one broker after the other, without letting it create what is asked for by its own defaults."""
-        request = MetadataRequest(list(topics) or None, allow_auto_topic_creation=False)
+        asked = frozenset(topics)
+        request = MetadataRequest(list(asked) or None, allow_auto_topic_creation=False)
         bootstraps = [conn_id for conn_id in self._conns if conn_id[0] == "bootstrap"]
         nodes = [broker.nodeId for broker in self.cluster.brokers()] + [node for node, _ in bootstraps]
         for node in random.sample(nodes, len(nodes)):
@@ -69,6 +85,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             if not metadata.brokers:
                 return False  # it has only just started
             cluster_metadata.update_metadata(metadata)
+            self._answered = asked
             for conn_id in bootstraps:
                 self._conns.pop(conn_id).close()
             return True

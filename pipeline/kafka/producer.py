@@ -218,13 +218,10 @@ class Producer:
         if not self._session.is_connected() or self._identity_of(lane) is None:
             self._stalled[lane] = None
             return
-        leader = self._session.leader(lane.topic, lane.partition)
-        if leader is None:
-            trouble = lane.trouble
-            # A broker that said the topic is gone has said more than that it has no leader.
-            if not isinstance(trouble, kafka_errors.UnknownTopicOrPartitionError):
-                trouble = self._session.why_no_leader(lane.topic, lane.partition)
-            lane.failed(trouble, now)
+        try:
+            leader = self._session.leader(lane.topic, lane.partition)
+        except kafka_errors.KafkaError as error:
+            lane.failed(error, now)
             self._agenda.add(lane, lane.retry_at)
             return
         node = self._nodes.get(leader)

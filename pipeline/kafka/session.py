@@ -13,7 +13,6 @@ from collections.abc import Callable
 from aiokafka import errors as kafka_errors
 from aiokafka.protocol.api import Request, Response
 from aiokafka.protocol.transaction import InitProducerIdRequest
-from aiokafka.structs import TopicPartition
 
 from pipeline.errors import StagerClosed
 from pipeline.kafka.client import Client
@@ -56,22 +55,18 @@ class Session:
         """Wait, without limit, until a broker was reached. Raises `StagerClosed`."""
         await self._wait_for_client()
 
-    def leader(self, topic: str, partition: int) -> int | None:
-        """The node id of a partition's leader; None, and the cluster is asked, where none is known."""
-        if self._client is None:
-            return None
-        leader = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))
-        if leader is None or leader < 0:
+    def leader(self, topic: str, partition: int) -> int:
+        """The node id of a partition's leader; to be asked while connected.
+
+        Where none is known, the cluster is asked, and a `KafkaError` raised that says why.
+        """
+        assert self._client is not None
+        try:
+            return self._client.leader(topic, partition)
+        except kafka_errors.KafkaError:
             self._client.add_topic(topic)
             self.refresh()
-            return None
-        return int(leader)
-
-    def why_no_leader(self, topic: str, partition: int) -> kafka_errors.KafkaError:
-        """What stands between us and a partition without a leader, as far as the cluster has said."""
-        if self._client is not None and topic in self._client.cluster.unauthorized_topics:
-            return kafka_errors.TopicAuthorizationFailedError(f"{topic}-{partition}")
-        return kafka_errors.LeaderNotAvailableError(f"{topic}-{partition}")
+            raise
 
     def identity(self, spent: Identity | None) -> Identity | None:
         """A producer id that is not `spent`; None while the cluster is being asked for one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 
 import pytest
 
@@ -118,6 +117,20 @@ def test_a_refusal_after_a_lost_answer_costs_the_identity() -> None:
         lane.identity, lane.spent = FIRST, None
 
 
+def test_a_half_of_what_is_in_doubt_is_in_doubt() -> None:
+    """S7: a record that was part of a batch without an answer is never said to be absent after its halving."""
+    lane = lane_with(Noting(b"a"), second := Noting(b"b"))
+    send(lane)
+    lane.failed(TimeoutError("no answer"), 0.0, in_doubt=True)
+    send(lane)
+    lane.refused(ValueError("too large"))
+    send(lane, SECOND)
+    lane.succeeded(0)
+    assert send(lane, SECOND) == [b"b"]
+    lane.failed(ConnectionError("no connection"), 0.0)
+    assert not lane.withdraw(second)
+
+
 @pytest.mark.parametrize("in_doubt", [True, False])
 def test_what_is_in_doubt_stays_in_doubt_under_another_identity(in_doubt: bool) -> None:
     """S7: a record that went out once without an answer is never said to be absent, whatever happened since."""
@@ -218,14 +231,21 @@ def test_a_parcel_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) ->
 
         def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002
             """Fail."""
-            raise RuntimeError("a bug in a callback")
+            raise RuntimeError("a bug when acknowledged")
 
-    lane = lane_with(Broken(b"a"), whole := Noting(b"b"))
+        def given_up(self, first: int, count: int, error: BaseException) -> None:  # noqa: ARG002
+            """Fail."""
+            raise RuntimeError("a bug when given up")
+
+    lane = lane_with(Broken(b"a"), acked := Noting(b"b"))
     send(lane)
-    with caplog.at_level(logging.ERROR):
-        lane.succeeded(7)
-    assert whole.ends == {0: "at 8"}
-    assert "a bug in a callback" in caplog.text
+    lane.succeeded(7)
+    lane.put(Broken(b"c"))
+    lane.put(given_up := Noting(b"d"))
+    lane.empty(ValueError("closed"))
+    assert (acked.ends, given_up.ends) == ({0: "at 8"}, {0: "given up: closed"})
+    assert "a bug when acknowledged" in caplog.text
+    assert "a bug when given up" in caplog.text
     assert lane.waiting == 0
 
 
