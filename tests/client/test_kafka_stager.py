@@ -251,12 +251,14 @@ async def test_batch_size_and_client_id(kafka: Brokers, namespace: str, wire: Wi
 async def test_linger(kafka: Brokers, namespace: str, wire: Wire, linger: int, together: bool) -> None:
     """BATCH_LINGER_MS: how long to wait for companions while a request is under way; alone, never (E)."""
     async with opened(kafka, namespace, batch_linger_ms=linger, topic_partitions=6) as stager:
+        for tenant in "abcdefg":  # a new topic takes a moment to take records in every partition
+            await stager.stage("thing.happened", 0, tenant=tenant)
         began = time.monotonic()
         first = await stager.stage("thing.happened", 1, tenant="a")
         assert time.monotonic() - began < 2
         wire.answers.clear()
-        held = asyncio.create_task(stager.stage("thing.happened", 2, tenant="a"))
         count = len(wire.sent)
+        held = asyncio.create_task(stager.stage("thing.happened", 2, tenant="a"))
         await wire.wait_for(count + 1)
         others = [tenant for tenant in "bcdefg" if _partition(stager, tenant) != first.partition]
         waiting = [asyncio.create_task(stager.stage("thing.happened", 3, tenant=tenant)) for tenant in others]
