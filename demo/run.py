@@ -71,6 +71,7 @@ class Run(NamedTuple):
             "STREAMING_CATALOG": CATALOG,
             "STREAMING_CLOUDEVENTS_SOURCE": source,
             "STREAMING_EVENT_POLICIES": _POLICIES,
+            "STREAMING_OUTBOX_DIR": str(self.folder / "outbox"),
         }
 
     def log(self, name: str) -> Path:

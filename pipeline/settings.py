@@ -146,6 +146,18 @@ class Settings(BaseModel):
     max_record_bytes: int = Field(
         1_040_000, ge=1_024, le=104_000_000, description="largest record (key, value and headers), bytes"
     )
+    cb_failure_ratio: float = Field(
+        0.5, gt=0, le=1, description="share of failures in 60 s that opens a breaker"
+    )
+    cb_min_requests: int = Field(10, ge=1, description="events in 60 s before a breaker may open")
+    cb_timeout_s: Seconds = Field(30, description="how long a breaker stays open before it probes")
+    outbox_dir: str = Field(
+        "",
+        description="folder of the service's outbox; required where any policy may use it (not outbox=never)",
+    )
+    outbox_max_bytes: int = Field(
+        1_073_741_824, ge=1_048_576, description="largest outbox of one process, bytes of events"
+    )
     data_dir: str = Field(
         "", description="folder of the worker's tables; empty: <NAMESPACE>-data in the working folder"
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from catalog.policies import PolicyOverride
 
-__all__ = ["NO_DATA", "ExtraHeaders", "Health", "NoData", "Payload", "PolicyArgument", "Staged"]
+__all__ = ["NO_DATA", "ExtraHeaders", "Health", "NoData", "Payload", "PolicyArgument", "Prepared", "Staged"]
 
 
 class NoData(enum.Enum):
@@ -45,6 +45,13 @@ class Staged(NamedTuple):
     partition: int | None = None
     offset: int | None = None
     sequence: int | None = None
+
+
+class Prepared(NamedTuple):
+    """An event as a row of bytes, versioned, for the application's own table (S11)."""
+
+    id: str
+    bytes: bytes
 
 
 class Health(NamedTuple):

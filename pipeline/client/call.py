@@ -10,9 +10,10 @@ import concurrent.futures
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from pipeline.client.event import Event
+from catalog.policies import Outbox
 from pipeline.errors import ErrorClass, StagingRefused, StagingUnavailable, classify
 from pipeline.kafka.lane import Lane, Parcel
+from pipeline.outbox.row import Row
 from pipeline.types import Staged
 
 __all__ = ["Call", "Outcome", "failure_of"]
@@ -26,24 +27,27 @@ _REFUSED: Final = frozenset({ErrorClass.AUTH, ErrorClass.TOPIC_NOT_FOUND})
 class Call(Parcel):
     """One record, one outcome. `left_lane` is told when its lane no longer holds it."""
 
-    __slots__ = ("due", "event_id", "lane", "left_lane", "outcome")
+    __slots__ = ("event_id", "key", "lane", "left_lane", "outbox", "outcome", "row", "stored")
 
-    def __init__(self, event: Event, outcome: Outcome, left_lane: Callable[[Exception | None], None]) -> None:
-        super().__init__(((event.key, event.value, event.headers),))
-        self.event_id = event.id
+    def __init__(
+        self, row: Row, outbox: Outbox, outcome: Outcome, left_lane: Callable[[Exception | None], None]
+    ) -> None:
+        super().__init__(((row.key, row.value, row.headers),))
+        self.row = row
+        self.event_id = row.id
+        self.key = row.key
+        self.outbox = outbox
         self.outcome = outcome
         self.left_lane = left_lane
         self.lane: Lane | None = None
         """None while it is in no lane yet."""
-        self.due = 0.0
-        """When the caller has to be answered, on the stager's monotonic clock."""
+        self.stored = False
+        """Whether it was handed to the outbox."""
 
     def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002 -- one record
         """The event is durable."""
         assert self.lane is not None
-        if not self.outcome.done():
-            staged = Staged(self.event_id, "topic", self.lane.topic, self.lane.partition, offset)
-            self.outcome.set_result(staged)
+        self.answer(Staged(self.event_id, "topic", self.lane.topic, self.lane.partition, offset))
         self.left_lane(None)
 
     def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002
@@ -58,6 +62,11 @@ class Call(Parcel):
         failure = failure_of(self.event_id, error, unknown=self.taken > 0)
         self.fail(failure)
         self.left_lane(failure)
+
+    def answer(self, staged: Staged) -> None:
+        """The event is durable: tell the caller, if nobody has told anything yet."""
+        if not self.outcome.done():
+            self.outcome.set_result(staged)
 
     def fail(self, error: Exception) -> None:
         """Answer the caller, if nobody has."""

@@ -18,6 +18,7 @@ from pipeline import staging
 from pipeline.clock import Clock, rfc3339
 from pipeline.errors import EventDisabled, InvalidField, PayloadRefused, RecordTooLarge
 from pipeline.ids import uuid7
+from pipeline.outbox.row import Row
 from pipeline.settings import Settings
 from pipeline.staging import Header
 from pipeline.types import NO_DATA, ExtraHeaders, Payload, PolicyArgument
@@ -31,15 +32,32 @@ _LARGEST_REST: Final = 6_144
 
 
 class Event(NamedTuple):
-    """A checked event, ready to be sent: the staging record, its id, and the policy that holds for it."""
+    """A checked event, ready to be sent: its staging record, and the policy that holds for it."""
 
-    id: str
-    key: bytes
-    value: bytes | None
-    headers: list[Header]
+    row: Row
     policy: DeliveryPolicy
     definition: EventDefinition
     tenant: str | None
+
+    @property
+    def id(self) -> str:
+        """The event's id."""
+        return self.row.id
+
+    @property
+    def key(self) -> bytes:
+        """The partition key (T3)."""
+        return self.row.key
+
+    @property
+    def value(self) -> bytes | None:
+        """The payload; None for no data."""
+        return self.row.value
+
+    @property
+    def headers(self) -> list[Header]:
+        """The staging headers and the caller's own (S10)."""
+        return self.row.headers
 
 
 class EventChecker:
@@ -103,7 +121,8 @@ class EventChecker:
         value = self._value(definition, payload)
         if headers or (value is not None and len(value) > self._surely_fits):
             self._check_size(partition_key, value, record_headers)
-        return Event(event_id, partition_key, value, record_headers, effective, definition, tenant or None)
+        row = Row(event_id, partition_key, value, record_headers)
+        return Event(row, effective, definition, tenant or None)
 
     def _definition(self, key: str) -> EventDefinition:
         definition = self._catalog.get(_str("key", key))

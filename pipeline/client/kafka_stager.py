@@ -1,10 +1,9 @@
-"""The real stager: from a checked event to an acknowledgement by the staging topic.
+"""The real stager: from a checked event to the staging topic, or to the outbox where that cannot be reached.
 
-Owns: order and room, the caller's time limit, the health probe.
-Must not know: the worker, targets, how batches are made (`pipeline.kafka`).
+Owns: the caller's time limit (S7), the life of the parts, the health probe. Must not know: the worker,
+targets, how batches are made (`pipeline.kafka`), how rows are stored (`pipeline.outbox`).
 
-Every call goes through `_accept`: into the lane of its partition or, while the staging topic is not known or
-too many records wait, into the backlog first. Nothing in it awaits, so that it serves tasks and threads alike.
+Every call goes through `_accept`. Nothing in it awaits, so that it serves tasks and threads alike.
 """
 
 from __future__ import annotations
@@ -19,23 +18,27 @@ from aiokafka.errors import KafkaError
 
 from catalog import Catalog, OwnTopics
 from pipeline.client.call import Call, failure_of
-from pipeline.client.event import Event, EventChecker
+from pipeline.client.deadlines import Deadlines
+from pipeline.client.direct import DirectPath
+from pipeline.client.event import EventChecker
+from pipeline.client.fallback import Fallback, NoFallback, OtherWay
 from pipeline.client.stager import Stager, load_catalog
 from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import ErrorClass, StagerClosed, StagingUnavailable
 from pipeline.kafka.connection import staging_cluster
-from pipeline.kafka.lane import Lane
 from pipeline.kafka.producer import Producer, ProducerOptions
-from pipeline.kafka.topics import TopicKeeper, TopicSpecs
-from pipeline.partition import partition_of
+from pipeline.outbox.row import decode, encode
+from pipeline.outbox.store import OutboxUnavailable
 from pipeline.settings import Settings
-from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Staged
+from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Staged
 
 __all__ = ["KafkaStager"]
 
 _LOOP_GRACE_S = 1.0
 """How much longer than `STAGE_TIMEOUT_S` a thread waits for an event loop that does not get round to it."""
 _RECENT_S = 60.0
+_DIRECT_SHARE = 0.75
+"""Of `STAGE_TIMEOUT_S`: how long the direct way may take; the rest is for the outbox."""
 
 
 class KafkaStager(Stager):
@@ -45,38 +48,44 @@ class KafkaStager(Stager):
         self, settings: Settings, *, catalog: Catalog | None = None, clock: Clock = SYSTEM_CLOCK
     ) -> None:
         super().__init__(settings, catalog=catalog, clock=clock)
-        self._topic = OwnTopics(settings.namespace).staging
-        self._lanes: list[Lane] = []
-        """One for each partition; empty while the topic is not known."""
-        self._in_lanes = 0
-        self._backlog: deque[Call] = deque()
-        self._backlog_gone = asyncio.Event()
         self._inbox: deque[Call] = deque()
         self._inbox_posted = False
-        self._undecided: deque[Call] = deque()
-        """In the order of their time limits; decided ones are removed when they come to the front."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._preparing: asyncio.Task[None] | None = None
         self._failure: tuple[float, BaseException] | None = None
         """When and why an event could not be staged, if none was since."""
 
     async def start(self) -> None:
-        """Load the catalog and begin to connect. Does not wait for a broker. Raises `CatalogError`."""
+        """Load the catalog, open the outbox, begin to connect. Does not wait for a broker.
+
+        Raises `CatalogError` and `OutboxUnavailable`.
+        """
         if self._loop is not None:
             return
-        catalog = self._given_catalog or load_catalog(self._settings)
         settings = self._settings
+        catalog = self._given_catalog or load_catalog(settings)
         self._checker = EventChecker(catalog, settings, self._clock)
         options = ProducerOptions(
             settings.batch_linger_ms / 1000, settings.batch_max_bytes, settings.compression
         )
         self._producer = Producer(staging_cluster(settings), options, self._clock)
+        self._fallback: OtherWay = Fallback(settings, self._clock) if settings.outbox_dir else NoFallback()
+        self._direct = DirectPath(
+            self._producer,
+            settings,
+            OwnTopics(settings.namespace).staging,
+            takes_another_way=self._fallback.takes,
+            on_ready=self._fallback.wake,
+            on_failure=self._fallback.failed,
+        )
+        self._fallback.start(self._producer, self._direct)
+        direct_s = settings.stage_timeout_s * _DIRECT_SHARE
+        self._direct_limit = Deadlines(direct_s, self._clock, self._overdue)
+        self._last_limit = Deadlines(settings.stage_timeout_s - direct_s, self._clock, self._too_late)
         await self._producer.start()
         await super().start()
-        self._prepare()
+        self._direct.learn()
 
     async def close(self) -> None:
-        """Wait for what is under way, at most `CLOSE_TIMEOUT_S`; then fail the rest and let go of the broker."""
+        """Wait for what is under way, at most `CLOSE_TIMEOUT_S`; what is then left goes to the outbox."""
         if self._closed:
             return
         self._closed = True
@@ -84,17 +93,13 @@ class KafkaStager(Stager):
             return
         limit = self._clock.monotonic() + self._settings.close_timeout_s
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.close_timeout_s):
-                if self._backlog:
-                    self._backlog_gone.clear()
-                    await self._backlog_gone.wait()
-                if self._preparing is not None and not self._preparing.done():
-                    self._preparing.cancel()
-                    await asyncio.wait([self._preparing])
-        self._fail_backlog(StagerClosed("the stager was closed before the event was sent"))
+            async with asyncio.timeout(self._settings.close_timeout_s * _DIRECT_SHARE):
+                await self._direct.drain()
+        await self._fallback.close()
+        await self._direct.stop()
         await self._producer.close(max(0.0, limit - self._clock.monotonic()))
-        if self._timer is not None:
-            self._timer.cancel()
+        self._direct_limit.stop()
+        self._last_limit.stop()
 
     async def stage(
         self,
@@ -113,15 +118,14 @@ class KafkaStager(Stager):
         event = self._checker.check(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
-        _refuse_what_needs_an_outbox(event)
         outcome: asyncio.Future[Staged] = loop.create_future()
-        call = Call(event, outcome, self._left_lane)
+        call = Call(event.row, event.policy.outbox, outcome, self._left_lane)
         self._accept(call)
         try:
             return await outcome
         except asyncio.CancelledError:
             if outcome.cancelled():
-                self._take_back(call)
+                self._direct.take_back(call)
             raise
 
     def stage_blocking(
@@ -141,36 +145,86 @@ class KafkaStager(Stager):
         event = self._checker.check(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
-        _refuse_what_needs_an_outbox(event)
         outcome: concurrent.futures.Future[Staged] = concurrent.futures.Future()
-        call = Call(event, outcome, self._left_lane)
-        self._post(call, loop)
+        self._post(Call(event.row, event.policy.outbox, outcome, self._left_lane), loop)
         try:
             return outcome.result(self._settings.stage_timeout_s + _LOOP_GRACE_S)
         except TimeoutError:
             reason = "the stager's event loop is too busy to answer"
             raise StagingUnavailable(event.id, ErrorClass.NETWORK_TIMEOUT, reason, unknown=True) from None
 
+    def prepare(
+        self,
+        key: str,
+        payload: Payload,
+        *,
+        tenant: str | None = None,
+        subject: str | None = None,
+        id: str | None = None,  # noqa: A002 -- the CloudEvents name
+        time: datetime | None = None,
+        headers: ExtraHeaders | None = None,
+    ) -> Prepared:
+        """The checked event as a row for the application's own table (S11): it commits or vanishes with the
+        application's transaction, and `relay` ships it afterwards.
+
+        Does no I/O; safe from any thread. Raises a caller error, as `stage` does.
+        """
+        self._check_usable()
+        event = self._checker.check(
+            key, payload, tenant=tenant, subject=subject, id=id, time=time, headers=headers
+        )
+        return Prepared(event.id, encode(event.row))
+
+    async def relay(self, row: bytes) -> Staged:
+        """Ship a row that `prepare` gave; delete it from the application's table once this returns.
+
+        Out: `Staged` with `via="topic"`: acknowledged by the broker. Raises `BadRow` for bytes that are no row
+        or a newer version's, `StagingRefused` for a row the broker never takes, `StagingUnavailable` otherwise:
+        the row stays in the table and is relayed again. Relay rows of one key in order, one after the other.
+        """
+        loop = self._own_loop()
+        outcome: asyncio.Future[Staged] = loop.create_future()
+        # outbox=never: the row has its place in the application's table and needs no second one.
+        self._accept(Call(decode(row), "never", outcome, self._left_lane))
+        return await outcome
+
     async def health(self) -> Health:
-        """Asks a broker for the staging topic's metadata."""
+        """Asks a broker for the staging topic's metadata, and the outbox for what waits in it."""
         try:
             self._own_loop()
         except StagerClosed as error:
             return Health("down", str(error))
+        broker = await self._broker_health()
+        if not self._fallback.exists:
+            return broker
+        outbox = await self._outbox_health()
+        if "down" in (outbox.state, broker.state) and outbox.state != broker.state:
+            # One way is left: events are still made durable.
+            return Health("degraded", "; ".join(filter(None, (broker.reason, outbox.reason))))
+        worst = max((broker, outbox), key=lambda health: ("healthy", "degraded", "down").index(health.state))
+        return Health(worst.state, "; ".join(filter(None, (broker.reason, outbox.reason))))
+
+    async def _broker_health(self) -> Health:
         limit = self._settings.stage_timeout_s
         try:
             async with asyncio.timeout(limit):
-                if self._preparing is not None:
-                    await asyncio.wait([self._preparing])
-                await self._producer.probe(self._topic, limit)
+                await self._direct.learnt()
+                await self._producer.probe(self._direct.topic, limit)
         except (KafkaError, OSError, TimeoutError) as error:
             cause = self._producer.trouble or error
             reason = str(cause) or f"no broker answered within {limit:g} s"
-            return Health("down", f"the staging topic {self._topic} cannot be used: {reason}")
+            return Health("down", f"the staging topic {self._direct.topic} cannot be used: {reason}")
         trouble = self._recent_trouble()
         return (
             Health("healthy") if trouble is None else Health("degraded", f"staging is failing: {trouble!r}")
         )
+
+    async def _outbox_health(self) -> Health:
+        try:
+            async with asyncio.timeout(self._settings.stage_timeout_s):
+                return await self._fallback.health()
+        except (OutboxUnavailable, TimeoutError) as error:
+            return Health("down", str(error) or "the outbox does not answer")
 
     def _recent_trouble(self) -> BaseException | None:
         for lane in self._producer.troubled_lanes():
@@ -194,114 +248,49 @@ class KafkaStager(Stager):
         if self._closed:
             call.fail(StagerClosed())
             return
-        now = self._clock.monotonic()
-        call.due = now + self._settings.stage_timeout_s
-        call.deadline = now + self._settings.record_delivery_timeout_s
-        while self._undecided and self._undecided[0].outcome.done():
-            self._undecided.popleft()
-        self._undecided.append(call)
-        if self._timer is None:
-            self._set_timer(now)
-        if self._lanes and not self._backlog and self._in_lanes < self._settings.max_buffered_records:
-            self._send(call)
-        else:
-            self._backlog.append(call)
-            if not self._lanes:
-                self._prepare()
-
-    def _send(self, call: Call) -> None:
-        key = call.records[0][0]
-        assert key is not None
-        lane = call.lane = self._lanes[partition_of(key, len(self._lanes))]
-        self._in_lanes += 1
-        self._producer.put(lane, call)
+        call.deadline = self._clock.monotonic() + self._settings.record_delivery_timeout_s
+        self._direct_limit.add(call)
+        if not self._fallback.takes(call):
+            self._direct.put(call)
 
     def _left_lane(self, failure: Exception | None) -> None:
-        self._in_lanes -= 1
-        self._failure = (self._clock.monotonic(), failure) if failure is not None else None
-        if self._backlog:
-            self._admit_backlog()
+        if failure is None:
+            self._failure = None
+            self._fallback.succeeded()
+        else:
+            self._failure = (self._clock.monotonic(), failure)
+        self._direct.left_lane()
 
-    def _admit_backlog(self) -> None:
-        room = self._settings.max_buffered_records
-        while self._backlog and self._lanes and self._in_lanes < room:
-            self._send(self._backlog.popleft())
-        if not self._backlog:
-            self._backlog_gone.set()
+    # --- the time limit of S7
 
-    def _fail_backlog(self, error: BaseException) -> None:
-        while self._backlog:
-            call = self._backlog.popleft()
-            call.fail(failure_of(call.event_id, error, unknown=False))
-        self._backlog_gone.set()
+    def _overdue(self, call: Call) -> None:
+        """The direct way took too long: the other way, where the call may go there."""
+        self._last_limit.add(call)
+        if call.outbox != "never" and not call.stored:
+            self._fallback.overdue(call, self._why_overdue(call))
 
-    def _take_back(self, call: Call) -> bool:
-        """True where the event is certainly not on the topic and never will be."""
-        if call.lane is None:
-            if call in self._backlog:
-                self._backlog.remove(call)
-                self._admit_backlog()
-            return True
-        if not call.lane.withdraw(call):
-            return False
-        self._in_lanes -= 1
-        if self._backlog:
-            self._admit_backlog()
-        return True
-
-    # --- the time limit of S7: one timer for all calls
-
-    def _set_timer(self, now: float) -> None:
-        assert self._loop is not None
-        self._timer = None
-        if self._undecided:
-            delay = max(0.0, self._undecided[0].due - now)
-            self._timer = self._loop.call_later(delay, self._decide_overdue)
-
-    def _decide_overdue(self) -> None:
-        now = self._clock.monotonic()
-        while self._undecided and (self._undecided[0].outcome.done() or self._undecided[0].due <= now):
-            call = self._undecided.popleft()
-            if not call.outcome.done():
-                cause = self._why_overdue(call)
-                failure = failure_of(call.event_id, cause, unknown=not self._take_back(call))
-                self._failure = (now, cause)
-                call.fail(failure)
-        self._set_timer(now)
+    def _too_late(self, call: Call) -> None:
+        """No way led anywhere in time: the truth as it stands."""
+        cause = self._why_overdue(call)
+        self._failure = (self._clock.monotonic(), cause)
+        unknown = call.stored or not self._direct.take_back(call)
+        call.fail(failure_of(call.event_id, cause, unknown=unknown))
 
     def _why_overdue(self, call: Call) -> BaseException:
+        limit = f"within {self._settings.stage_timeout_s:g} s (STREAMING_STAGE_TIMEOUT_S)"
+        if call.stored:
+            return TimeoutError(f"the outbox has not answered {limit}")
         trouble = (call.lane.trouble if call.lane is not None else None) or self._producer.trouble
         if trouble is not None:
             return trouble
-        limit = f"within {self._settings.stage_timeout_s:g} s (STREAMING_STAGE_TIMEOUT_S)"
         if call.lane is not None:
             return TimeoutError(f"no acknowledgement {limit}")
-        if self._lanes:
+        if self._direct.lanes:
             count = self._settings.max_buffered_records
             return TimeoutError(
                 f"no room {limit}: {count} (STREAMING_MAX_BUFFERED_RECORDS) wait for the broker"
             )
         return TimeoutError(f"no broker answered {limit}")
-
-    # --- the staging topic
-
-    def _prepare(self) -> None:
-        if self._preparing is None or self._preparing.done():
-            self._preparing = asyncio.create_task(self._learn_topic(), name="stagepost-staging-topic")
-            self._preparing.add_done_callback(self._prepared)
-
-    async def _learn_topic(self) -> None:
-        """Learn the staging topic's partition count; create the topic where that is allowed and needed."""
-        keeper = TopicKeeper(self._producer, staging_cluster(self._settings), self._settings)
-        count = await keeper.partitions(TopicSpecs(self._settings).staging(self._topic), timeout_s=None)
-        self._lanes = [self._producer.lane(self._topic, partition) for partition in range(count)]
-
-    def _prepared(self, task: asyncio.Task[None]) -> None:
-        error = StagerClosed() if task.cancelled() else task.exception()
-        if error is None:
-            self._admit_backlog()
-        else:
-            self._fail_backlog(error)
 
     # --- from other threads
 
@@ -319,9 +308,3 @@ class KafkaStager(Stager):
         self._inbox_posted = False  # first: what is appended from here on posts again
         while self._inbox:
             self._accept(self._inbox.popleft())
-
-
-def _refuse_what_needs_an_outbox(event: Event) -> None:
-    if event.policy.outbox == "always":
-        reason = "outbox=always needs an outbox, which is not configured"
-        raise StagingUnavailable(event.id, ErrorClass.BROKER_UNAVAILABLE, reason, unknown=False)

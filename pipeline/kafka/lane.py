@@ -198,6 +198,10 @@ class Lane:
         """Give up everything."""
         _give_up(self._discard(lambda _: True), error)
 
+    def evict(self) -> list[Parcel]:
+        """Take everything out, in order, telling nobody; `taken` says how much of a parcel may be on the topic."""
+        return list(dict.fromkeys(parcel for parcel, _, _ in self._discard(lambda _: True)))
+
     def drop(self, parcels: set[Parcel]) -> None:
         """Forget parcels, telling nobody. What else the unresolved batch held is sent again."""
         self._discard(parcels.__contains__)

@@ -136,6 +136,13 @@ class Producer:
         self._changed[lane] = None
         self._wake.set()
 
+    def evict(self, lane: Lane) -> list[Parcel]:
+        """Take everything out of a lane, in order; what is in a request under way may still arrive."""
+        parcels = lane.evict()
+        self._look_at(lane)
+        self._wake.set()
+        return parcels
+
     def withdraw(self, parcels: set[Parcel]) -> None:
         """Take parcels back. What is in a request under way may still arrive; the rest never will."""
         for lane in self._busy:

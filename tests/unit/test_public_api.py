@@ -54,10 +54,10 @@ def test_importing_costs_nothing(program: str) -> None:
 
 
 def test_a_service_never_needs_the_worker() -> None:
-    """Staging for real loads aiokafka and pydantic, but nothing of the worker's (N3)."""
+    """Staging for real loads aiokafka, pydantic and rocksdict, but nothing of the worker's (N3)."""
     program = "import asyncio, pipeline; asyncio.run(pipeline.health())"
     done = run(program + LOADED, **ENV, STREAMING_STAGE_TIMEOUT_S="0.1")
-    assert done.stdout.split() == ["aiokafka", "pydantic"], done.stderr
+    assert done.stdout.split() == ["aiokafka", "pydantic", "rocksdict"], done.stderr
 
 
 def test_public_names() -> None:

@@ -1,0 +1,274 @@
+"""What happens to an event that cannot go to the broker: the outbox, the breaker before it, the relay behind it.
+
+Owns: when an event becomes a row (S6, D6), the service's breaker (B), starting and ending the relay.
+Must not know: how rows are stored, lanes beyond emptying them, time limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.breaker import Breaker, BreakerPolicy
+from pipeline.client.call import Call, failure_of
+from pipeline.client.direct import DirectPath
+from pipeline.client.relay import Relay
+from pipeline.clock import Clock
+from pipeline.kafka.lane import Lane
+from pipeline.kafka.producer import Producer
+from pipeline.outbox.process import ProcessOutbox, let_go, shared
+from pipeline.outbox.row import encode
+from pipeline.outbox.slots import Orphans, Slot
+from pipeline.outbox.store import OutboxUnavailable
+from pipeline.settings import Settings
+from pipeline.types import Health, Staged
+
+__all__ = ["Fallback", "NoFallback", "OtherWay"]
+
+log = logging.getLogger(__name__)
+
+_ADOPT_EVERY_S = 5.0
+_ADOPT_POLL_S = 0.2
+
+
+class OtherWay(Protocol):
+    """What a stager asks of the other way for its events."""
+
+    exists: bool
+
+    def start(self, producer: Producer, direct: DirectPath) -> None:
+        """Begin, once the direct way is there."""
+        ...
+
+    def takes(self, call: Call) -> bool:
+        """Whether the call has to go this way; if so it was taken."""
+        ...
+
+    def overdue(self, call: Call, cause: BaseException) -> None:
+        """The direct way took too long for this call."""
+        ...
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """There is no direct way for this call."""
+        ...
+
+    def succeeded(self) -> None:
+        """One event went the direct way."""
+        ...
+
+    def wake(self) -> None:
+        """The direct way is open."""
+        ...
+
+    async def health(self) -> Health:
+        """How this way is."""
+        ...
+
+    async def close(self) -> None:
+        """End; what is under way on the direct one goes this way, where there is one."""
+        ...
+
+
+class NoFallback:
+    """Without `OUTBOX_DIR` there is no other way: what fails raises."""
+
+    exists = False
+
+    def start(self, producer: Producer, direct: DirectPath) -> None:
+        """Nothing begins."""
+
+    def takes(self, call: Call) -> bool:
+        """Refuses what may only go through an outbox."""
+        if call.outbox != "always":
+            return False
+        cause = ConnectionError("outbox=always needs an outbox: set STREAMING_OUTBOX_DIR")
+        call.fail(failure_of(call.event_id, cause, unknown=False))
+        return True
+
+    def overdue(self, call: Call, cause: BaseException) -> None:
+        """It goes on waiting."""
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """Its caller hears why."""
+        call.fail(failure_of(call.event_id, error, unknown=False))
+
+    def succeeded(self) -> None:
+        """Nobody counts."""
+
+    def wake(self) -> None:
+        """Nobody waits."""
+
+    async def health(self) -> Health:
+        """Always healthy: there is nothing that could be ill."""
+        return Health("healthy")
+
+    async def close(self) -> None:
+        """Nothing ends."""
+
+
+class Fallback:
+    """The other way for the events of one stager. Bound to its event loop; the outbox is the process's."""
+
+    exists = True
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self.breaker = Breaker(
+            BreakerPolicy(settings.cb_failure_ratio, settings.cb_min_requests, settings.cb_timeout_s)
+        )
+        self._outbox: ProcessOutbox | None = None
+        self._stores: set[asyncio.Future[int]] = set()
+
+    def start(self, producer: Producer, direct: DirectPath) -> None:
+        """Open the outbox; rows that are there are shipped. Raises `OutboxUnavailable`."""
+        self._direct = direct
+        self._outbox = shared(Path(self._settings.outbox_dir), self._settings.outbox_max_bytes)
+        self._producer = producer
+        self._relay = self._relay_of(self._outbox)
+        self._relay.start()
+        self._adopting = asyncio.create_task(self._adopt(), name="stagepost-adopt")
+
+    def wake(self) -> None:
+        """The staging topic is known now."""
+        self._relay.wake()
+
+    def takes(self, call: Call) -> bool:
+        """Whether the call has to go this way; if so it was taken. Events of other keys never wait (S6)."""
+        if call.outbox == "always":
+            self.store(call)
+            return True
+        if self._relay.must_queue(call.key):
+            if call.outbox == "never":
+                reason = "events of its key wait in the outbox, and outbox=never may not queue behind them"
+                call.fail(failure_of(call.event_id, TimeoutError(reason), unknown=False))
+            else:
+                self.store(call)
+            return True
+        if self.breaker.is_closed:
+            return False
+        if call.outbox == "never":
+            cause = ConnectionError(f"the circuit breaker is open: {self.breaker.reason}")
+            call.fail(failure_of(call.event_id, cause, unknown=False))
+        else:
+            self.store(call)
+        return True
+
+    def succeeded(self) -> None:
+        """One event was acknowledged."""
+        self.breaker.succeeded(1, self._clock.monotonic())
+
+    def overdue(self, call: Call, cause: BaseException) -> None:
+        """A call was not acknowledged in time: it and all behind it in its lane become rows, in order.
+
+        Once the breaker opens, so does everything that is under way.
+        """
+        self._empty(call.lane, cause)
+        if not self.breaker.is_closed:
+            for lane in self._direct.lanes:
+                self._empty(lane, cause)
+            self._empty(None, cause)
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """A call that was not sent cannot be: another way, where it may go there."""
+        if call.outbox == "never" or self._outbox is None:
+            call.fail(failure_of(call.event_id, error, unknown=False))
+        else:
+            self.store(call)
+
+    def store(self, call: Call) -> None:
+        """Make the event a row; its caller is answered once that is fsynced."""
+        assert self._outbox is not None
+        call.stored = True
+        stored = self._outbox.append(call.key, encode(call.row))
+        self._stores.add(stored)
+        stored.add_done_callback(lambda done: self._stored(call, done))
+
+    async def health(self) -> Health:
+        """From the outbox itself: degraded while rows wait or the breaker is not closed."""
+        assert self._outbox is not None
+        waiting = await self._outbox.waiting()
+        reasons = []
+        if not self.breaker.is_closed:
+            reasons.append(f"the circuit breaker is {self.breaker.state}: {self.breaker.reason}")
+        if waiting.rows:
+            reasons.append(f"{waiting.rows:,} events wait in the outbox")
+        if waiting.set_aside:
+            reasons.append(f"{waiting.set_aside:,} rows are set aside and need a look")
+        if waiting.damage is not None:
+            reasons.append(str(waiting.damage))
+        return Health("degraded" if reasons else "healthy", "; ".join(reasons))
+
+    async def close(self) -> None:
+        """Make rows of what is still under way; end the relay; let go of the outbox."""
+        if self._outbox is None:
+            return
+        self._adopting.cancel()
+        await asyncio.wait([self._adopting])
+        await self._relay.stop()
+        cause = ConnectionError("the stager was closed before the broker answered")
+        for lane in (*self._direct.lanes, None):
+            self._empty(lane, cause)
+        while self._stores:
+            await asyncio.wait(self._stores)
+        outbox, self._outbox = self._outbox, None
+        await asyncio.to_thread(let_go, outbox)
+
+    def _relay_of(self, outbox: ProcessOutbox) -> Relay:
+        return Relay(
+            outbox,
+            self._producer,
+            self.breaker,
+            self._clock,
+            topic=self._direct.topic,
+            lane_of=self._direct.lane_of,
+            probe_timeout_s=self._settings.stage_timeout_s,
+        )
+
+    async def _adopt(self) -> None:
+        """Drain the slots that dead processes of the service left (S9), one after the other, each in its order."""
+        orphans = Orphans(Path(self._settings.outbox_dir))
+        while True:
+            for slot in await asyncio.to_thread(orphans.take):
+                await self._drain_orphan(slot, orphans)
+            await asyncio.sleep(_ADOPT_EVERY_S)
+
+    async def _drain_orphan(self, slot: Slot, orphans: Orphans) -> None:
+        try:
+            outbox = await asyncio.to_thread(ProcessOutbox, slot, self._settings.outbox_max_bytes)
+        except OutboxUnavailable as error:
+            log.warning("the outbox of a process that died cannot be adopted: %s", error)
+            slot.release()
+            return
+        relay = self._relay_of(outbox)
+        relay.start()
+        try:
+            while not outbox.is_empty:
+                await asyncio.sleep(_ADOPT_POLL_S)
+                relay.wake()
+        finally:
+            await relay.stop()
+            await asyncio.to_thread(outbox.close)
+            orphans.emptied(slot)
+
+    def _empty(self, lane: Lane | None, cause: BaseException) -> None:
+        calls = self._direct.evict(lane)
+        now = self._clock.monotonic()
+        self.breaker.failed(len(calls), now, str(cause) or type(cause).__name__)
+        for call in calls:
+            if call.outbox == "never":
+                call.fail(failure_of(call.event_id, cause, unknown=call.taken > 0))
+            elif not call.outcome.cancelled() or call.taken:
+                self.store(call)
+        self._direct.admit()
+
+    def _stored(self, call: Call, done: asyncio.Future[int]) -> None:
+        self._stores.discard(done)
+        error = done.exception()
+        if error is not None:
+            call.fail(failure_of(call.event_id, error, unknown=call.taken > 0))
+        else:
+            call.answer(Staged(call.event_id, "outbox", sequence=done.result()))
+            self._relay.wake()

@@ -1,0 +1,220 @@
+"""The relay: ships what waits in the outbox, in order, and deletes a row only after the broker's acknowledgement.
+
+Owns: the cursor, hand-over of a key back to direct staging, probing while the breaker is open.
+Must not know: how rows are stored or batches made, who staged the event.
+
+Order (S6): rows go into the lanes in their sequence. Once the last row of a key is in its lane, an event of
+that key may go into the lane behind it; until then it must become a row. When a lane is emptied because
+the broker fails, its rows are simply read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from aiokafka.errors import KafkaError
+
+from pipeline.breaker import Breaker
+from pipeline.clock import Clock
+from pipeline.kafka.lane import Lane, Parcel
+from pipeline.kafka.producer import Producer
+from pipeline.outbox.process import ProcessOutbox
+from pipeline.outbox.row import BadRow, Row, decode
+from pipeline.outbox.store import OutboxUnavailable, Stored
+
+__all__ = ["Relay"]
+
+log = logging.getLogger(__name__)
+
+_WINDOW = 2_000
+_PAUSE_S = 1.0
+
+
+class _RowParcel(Parcel):
+    """A row on its way. It has no deadline: an outage may last as long as it likes."""
+
+    __slots__ = ("_relay", "key", "stored")
+
+    def __init__(self, row: Row, stored: Stored, relay: Relay) -> None:
+        super().__init__(((row.key, row.value, row.headers),))
+        self.key = row.key
+        self.stored = stored
+        self._relay = relay
+
+    def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002 -- one record
+        """On the staging topic: the row may go."""
+        self._relay.shipped(self)
+
+    def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002
+        """The broker will never take it: it is set aside, its key goes on."""
+        self._relay.refused(self, error)
+
+    def given_up(self, first: int, count: int, error: BaseException) -> None:  # noqa: ARG002
+        """The lane was emptied: the row is still stored and will be read again."""
+        self._relay.returned(self)
+
+
+class Relay:
+    """Ships the outbox of this process through one producer. Bound to that producer's event loop."""
+
+    def __init__(
+        self,
+        outbox: ProcessOutbox,
+        producer: Producer,
+        breaker: Breaker,
+        clock: Clock,
+        *,
+        topic: str,
+        lane_of: Callable[[bytes], Lane | None],
+        probe_timeout_s: float,
+    ) -> None:
+        self._outbox = outbox
+        self._producer = producer
+        self._breaker = breaker
+        self._clock = clock
+        self._topic = topic
+        self._lane_of = lane_of
+        self._probe_timeout_s = probe_timeout_s
+        self._cursor = 0
+        self._under_way: defaultdict[bytes, int] = defaultdict(int)
+        self._shipped: list[_RowParcel] = []
+        self._refused: list[tuple[_RowParcel, str]] = []
+        self._flying: dict[int, _RowParcel] = {}
+        self._returns = 0
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._call_soon = self._wake_from_thread
+
+    def start(self) -> None:
+        """Begin; rows that an earlier process left are shipped first."""
+        self._wake.set()
+        self._task = asyncio.create_task(self._run(), name="stagepost-relay")
+
+    async def stop(self) -> None:
+        """End at once. What is not acknowledged stays in the outbox."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            with contextlib.suppress(OutboxUnavailable):
+                await self._tidy()
+            self._outbox.leave_relay(self._call_soon)
+
+    def wake(self) -> None:
+        """There is something new: a row, a closed breaker, a staging topic that is known now."""
+        self._wake.set()
+
+    def must_queue(self, key: bytes) -> bool:
+        """Whether an event of this key must become a row, behind others of its key that no lane has yet."""
+        return self._outbox.rows_of(key) > self._under_way.get(key, 0)
+
+    def shipped(self, parcel: _RowParcel) -> None:
+        """The broker acknowledged a row."""
+        self._shipped.append(parcel)
+        self._wake.set()
+
+    def refused(self, parcel: _RowParcel, error: BaseException) -> None:
+        """The broker refused a row for good."""
+        self._refused.append((parcel, f"refused by the staging broker: {error}"))
+        self._wake.set()
+
+    def returned(self, parcel: _RowParcel) -> None:
+        """A lane gave a row back."""
+        self._returns += 1
+        self._no_longer_under_way(parcel)
+        self._cursor = min(self._cursor, parcel.stored.sequence - 1)
+        self._wake.set()
+
+    def _wake_from_thread(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _run(self) -> None:
+        while not self._outbox.claim_relay(self._call_soon):  # noqa: ASYNC110 -- its holder may be another loop
+            await asyncio.sleep(_PAUSE_S)  # another stager of this process ships
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._tidy()
+                await self._ship()
+            except OutboxUnavailable as error:
+                log.warning("the relay cannot use the outbox, will try again: %s", error)
+                await asyncio.sleep(_PAUSE_S)
+                self._wake.set()
+
+    async def _tidy(self) -> None:
+        """Delete what was shipped, set aside what was refused."""
+        if self._shipped:
+            done, self._shipped = self._shipped, []
+            await self._outbox.delete([parcel.stored for parcel in done], [parcel.key for parcel in done])
+            for parcel in done:
+                self._no_longer_under_way(parcel)
+        while self._refused:
+            parcel, reason = self._refused.pop()
+            await self._outbox.set_aside(parcel.stored, reason, parcel.key)
+            self._no_longer_under_way(parcel)
+
+    async def _ship(self) -> None:
+        if self._lane_of(b"") is None:
+            return  # the staging topic is not known yet; whoever learns it wakes us
+        if not self._breaker.is_closed:
+            await self._probe()
+            return
+        room = _WINDOW - len(self._flying)
+        if room <= 0:
+            return  # an acknowledgement wakes us
+        returns = self._returns
+        rows = await self._outbox.read(self._cursor, room)
+        for stored in rows:
+            if self._returns != returns:
+                break  # a lane was emptied meanwhile: what it gave back goes first
+            self._cursor = stored.sequence
+            if stored.sequence not in self._flying:
+                await self._hand_over(stored)
+        if rows:
+            self._wake.set()
+
+    async def _hand_over(self, stored: Stored) -> None:
+        try:
+            row = decode(stored.data)
+        except BadRow as error:
+            log.error("outbox row %s is set aside: %s", stored.sequence, error)  # noqa: TRY400 -- no traceback needed
+            await self._outbox.set_aside(stored, str(error), None)
+            return
+        lane = self._lane_of(row.key)
+        assert lane is not None, "the staging topic was known a moment ago"
+        parcel = self._flying[stored.sequence] = _RowParcel(row, stored, self)
+        self._under_way[row.key] += 1
+        self._producer.put(lane, parcel)
+
+    async def _probe(self) -> None:
+        """While the breaker is open: wait until a probe is due, then ask the broker for the staging topic."""
+        due = self._breaker.next_probe()
+        now = self._clock.monotonic()
+        if due is not None and now < due:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), timeout=min(due - now, _PAUSE_S))
+        if self._breaker.may_probe(self._clock.monotonic()):
+            try:
+                await self._producer.probe(self._topic, self._probe_timeout_s)
+            except (KafkaError, OSError, TimeoutError) as error:
+                self._breaker.probe_failed(self._clock.monotonic(), str(error) or type(error).__name__)
+            except asyncio.CancelledError:
+                self._breaker.probe_cancelled(self._clock.monotonic())
+                raise
+            else:
+                self._breaker.probe_succeeded(self._clock.monotonic())
+        self._wake.set()
+
+    def _no_longer_under_way(self, parcel: _RowParcel) -> None:
+        del self._flying[parcel.stored.sequence]
+        left = self._under_way[parcel.key] - 1
+        if left > 0:
+            self._under_way[parcel.key] = left
+        else:
+            del self._under_way[parcel.key]

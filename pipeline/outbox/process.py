@@ -1,0 +1,280 @@
+"""The outbox of one process: one slot, one writer thread, and for each key whether rows of it wait.
+
+Owns: group commit, the thread, the count of waiting rows per key (S6). Must not know: how rows are shipped.
+All stagers of a process share it, whatever their event loops; every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import math
+import os
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pipeline.outbox.row import BadRow, decode
+from pipeline.outbox.slots import Slot, take_slot
+from pipeline.outbox.store import OutboxDamaged, OutboxUnavailable, RocksStore, Stored
+
+__all__ = ["ProcessOutbox", "Waiting"]
+
+T = TypeVar("T")
+_MAX_GROUP = 2_000
+
+
+class Waiting(NamedTuple):
+    """What waits: rows, their bytes, when the oldest was stored (seconds since 1970, None without rows), how
+    many rows were set aside, and what was found damaged."""
+
+    rows: int
+    bytes: int
+    oldest: float | None
+    set_aside: int
+    damage: OutboxDamaged | None
+
+
+class _Append(NamedTuple):
+    key: bytes
+    data: bytes
+    done: asyncio.Future[int]
+    loop: asyncio.AbstractEventLoop
+
+
+class ProcessOutbox:
+    """Stores rows with one fsync for many callers, in a slot that this process holds; it owns the slot then.
+
+    Raises `OutboxUnavailable` where the slot's files cannot be used.
+    """
+
+    def __init__(self, slot: Slot, max_bytes: int) -> None:
+        self.users = 0
+        """How many stagers of this process use it."""
+        self._relaying: Callable[[], None] | None = None
+        self._slot = slot
+        self._store = RocksStore(self._slot.folder, max_bytes)
+        self._lock = threading.Condition()
+        self._appends: deque[_Append] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._rows_of_key: defaultdict[bytes, int] = defaultdict(int)
+        self._closed = False
+        self._counted = self._store.rows == 0
+        self._thread = threading.Thread(target=self._run, name="stagepost-outbox", daemon=True)
+        self._thread.start()
+
+    def append(self, key: bytes, data: bytes) -> asyncio.Future[int]:
+        """Store a row; the future, of the running loop, has its sequence once it is fsynced.
+
+        From this call on, before it is stored, the key has a row. The future fails with `OutboxUnavailable`,
+        and the key has one row less again.
+        """
+        loop = asyncio.get_running_loop()
+        item = _Append(key, data, loop.create_future(), loop)
+        with self._lock:
+            if self._closed:
+                raise OutboxUnavailable(str(self._slot.folder), "it is closed")
+            self._rows_of_key[key] += 1
+            self._appends.append(item)
+            self._lock.notify()
+        return item.done
+
+    def rows_of(self, key: bytes) -> float:
+        """How many rows of a key wait; infinitely many while the rows of an earlier process are counted."""
+        return self._rows_of_key.get(key, 0) if self._counted else math.inf
+
+    def claim_relay(self, wake: Callable[[], None]) -> bool:
+        """Whether the caller shall ship the rows: one relay at a time does, so that their order holds.
+
+        `wake` is called, from the writer's thread, whenever rows were stored.
+        """
+        with self._lock:
+            if self._relaying is None:
+                self._relaying = wake
+            return self._relaying is wake
+
+    def leave_relay(self, wake: Callable[[], None]) -> None:
+        """The caller ships no more; another stager of the process may."""
+        with self._lock:
+            if self._relaying is wake:
+                self._relaying = None
+
+    async def read(self, after: int, limit: int) -> list[Stored]:
+        """Up to `limit` rows above a sequence, in order."""
+        return await self._call(lambda: self._store.read(after, limit))
+
+    async def delete(self, rows: Sequence[Stored], keys: Sequence[bytes]) -> None:
+        """Forget shipped rows; `keys` are their keys, in the same order."""
+        await self._call(lambda: self._store.delete(rows))
+        self._forget(keys)
+
+    async def set_aside(self, row: Stored, reason: str, key: bytes | None) -> None:
+        """Move a row out of the way that can never be shipped; its key, where it can be read, goes on."""
+        await self._call(lambda: self._store.set_aside(row, reason))
+        if key is not None:
+            self._forget((key,))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row waits."""
+        return not self._appends and self._store.rows == 0
+
+    async def waiting(self) -> Waiting:
+        """What waits now, from the store itself: also the probe of whether it works."""
+
+        def ask() -> Waiting:
+            first = self._store.read(0, 1)
+            store = self._store
+            oldest = first[0].at if first else None
+            return Waiting(store.rows, store.bytes, oldest, store.set_aside_count, store.damage)
+
+        return await self._call(ask)
+
+    def close(self) -> None:
+        """Store what was handed over, close the files, let go of the slot. Blocks for that long. Idempotent."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify()
+        self._thread.join()
+
+    def disown(self) -> None:
+        """In a forked child: leave files, lock and handle to the parent."""
+        self._slot.release()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._store))
+
+    def _forget(self, keys: Sequence[bytes]) -> None:
+        with self._lock:
+            for key in keys:
+                left = self._rows_of_key[key] - 1
+                if left > 0:
+                    self._rows_of_key[key] = left
+                else:
+                    del self._rows_of_key[key]
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def call() -> None:
+            try:
+                result = work()
+            except Exception as error:  # noqa: BLE001 -- carried to the caller
+                _answer(loop, lambda error=error: None if done.done() else done.set_exception(error))  # type: ignore[misc]
+            else:
+                _answer(loop, lambda: None if done.done() else done.set_result(result))
+
+        with self._lock:
+            if self._closed:
+                raise OutboxUnavailable(str(self._slot.folder), "it is closed")
+            self._calls.append(call)
+            self._lock.notify()
+        return await done
+
+    def _run(self) -> None:
+        if not self._counted:
+            self._count_keys()
+        while True:
+            with self._lock:
+                while not (self._appends or self._calls or self._closed):
+                    self._lock.wait()
+                appends = [self._appends.popleft() for _ in range(min(len(self._appends), _MAX_GROUP))]
+                calls = [self._calls.popleft() for _ in range(len(self._calls))]
+                finished = self._closed and not appends and not calls
+            if finished:
+                self._store.close()
+                self._slot.release()
+                return
+            if appends:
+                self._commit(appends)
+            for call in calls:
+                call()
+
+    def _commit(self, appends: list[_Append]) -> None:
+        """One fsync for all; where all together do not fit, each for itself, so that what fits is stored."""
+        try:
+            sequences: list[int | Exception] = [*self._store.append([item.data for item in appends])]
+        except OutboxUnavailable as error:
+            if len(appends) > 1:
+                for item in appends:
+                    self._commit([item])
+                return
+            sequences = [error]
+            self._forget([item.key for item in appends])
+        by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Append, int | Exception]]] = defaultdict(
+            list
+        )
+        for item, sequence in zip(appends, sequences, strict=True):
+            by_loop[item.loop].append((item, sequence))
+        for loop, items in by_loop.items():
+            _answer(loop, lambda items=items: _resolve(items))  # type: ignore[misc]
+        if self._relaying is not None:
+            self._relaying()
+
+    def _count_keys(self) -> None:
+        """Rows of an earlier process: learn their keys, so that new events queue behind them."""
+        after = 0
+        while rows := self._store.read(after, 10_000):
+            for row in rows:
+                try:
+                    key = decode(row.data).key
+                except BadRow:
+                    continue  # set aside by whoever ships it
+                with self._lock:
+                    self._rows_of_key[key] += 1
+            after = rows[-1].sequence
+        self._counted = True
+
+
+_shared: dict[Path, ProcessOutbox] = {}
+_sharing = threading.Lock()
+
+
+def shared(directory: Path, max_bytes: int) -> ProcessOutbox:
+    """The outbox of this process in that folder, opened on first use. Raises `OutboxUnavailable`."""
+    with _sharing:
+        outbox = _shared.get(directory)
+        if outbox is None:
+            outbox = _shared[directory] = ProcessOutbox(take_slot(directory), max_bytes)
+        outbox.users += 1
+        return outbox
+
+
+def let_go(outbox: ProcessOutbox) -> None:
+    """The caller needs it no more; it is closed when nobody does. Blocks while it closes."""
+    with _sharing:
+        outbox.users -= 1
+        if not outbox.users:
+            for directory in [known for known, kept in _shared.items() if kept is outbox]:
+                del _shared[directory]
+            outbox.close()
+
+
+def _after_fork() -> None:
+    # A RocksDB handle inherited over fork() says ok and loses the row: the child opens a slot of its own, and
+    # never frees the inherited one, whose destructor would write into the parent's files.
+    global _sharing
+    for outbox in _shared.values():
+        outbox.disown()
+    _shared.clear()
+    _sharing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _resolve(items: list[tuple[_Append, int | Exception]]) -> None:
+    for item, result in items:
+        if item.done.done():
+            continue
+        if isinstance(result, Exception):
+            item.done.set_exception(result)
+        else:
+            item.done.set_result(result)
+
+
+def _answer(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+        loop.call_soon_threadsafe(call)

@@ -1,0 +1,86 @@
+"""Numbered folders under `OUTBOX_DIR`: each process of a service locks one (S9); what a dead one left is adopted.
+
+Owns: names, locks, permissions. Must not know: what lies in a slot.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from pipeline.outbox.store import OutboxUnavailable
+
+__all__ = ["Orphans", "Slot", "take_slot"]
+
+_MAX_SLOTS = 4_096
+_PREFIX = "slot-"
+
+
+class Slot:
+    """A folder that this process holds, until it is released or the process ends, however it ends."""
+
+    def __init__(self, folder: Path, descriptor: int) -> None:
+        self.folder = folder
+        self._descriptor: int | None = descriptor
+
+    @classmethod
+    def lock(cls, folder: Path) -> Self | None:
+        """The slot, or None where another process holds it. Does not block."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return cls(folder, descriptor)
+
+    def release(self) -> None:
+        """Let go of the slot. Idempotent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def take_slot(directory: Path) -> Slot:
+    """Lock the lowest free slot; one that a dead process left comes with its rows, which then go first.
+
+    Raises `OutboxUnavailable` where the folder cannot be used.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for number in range(_MAX_SLOTS):
+            slot = Slot.lock(directory / f"{_PREFIX}{number:04d}")
+            if slot is not None:
+                return slot
+    except OSError as error:
+        raise OutboxUnavailable(
+            str(directory), f"{error.strerror or error} (STREAMING_OUTBOX_DIR)"
+        ) from error
+    raise OutboxUnavailable(str(directory), f"all {_MAX_SLOTS} slots are held by living processes")
+
+
+class Orphans:
+    """Finds the slots of processes that died. One found empty is not looked into again until its files change."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._seen: dict[Path, int] = {}
+
+    def take(self) -> list[Slot]:
+        """Lock every slot that nobody holds and that may have rows, by number. The caller releases them."""
+        folders = sorted(
+            folder for folder in self._directory.glob(f"{_PREFIX}*") if (folder / "rows").is_dir()
+        )
+        changed = [folder for folder in folders if self._seen.get(folder) != _changed_at(folder)]
+        return [slot for slot in map(Slot.lock, changed) if slot is not None]
+
+    def emptied(self, slot: Slot) -> None:
+        """The slot has been looked into and closed; nothing is left in it."""
+        self._seen[slot.folder] = _changed_at(slot.folder)
+
+
+def _changed_at(folder: Path) -> int:
+    return (folder / "rows").stat().st_mtime_ns

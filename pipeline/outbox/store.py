@@ -1,0 +1,253 @@
+"""Rows on RocksDB, one folder: appended with fsync, read in order, deleted when they have been shipped.
+
+Owns: the files, the order by sequence, what happens when the disk is full or the files are damaged.
+Must not know: what a row means, threads, who ships. Every call blocks; one thread at a time may call.
+
+Facts behind the code, each tried on rocksdict 0.3.29: after ENOSPC a handle never writes again, and opening
+anew needs room, so a reserve file is kept that can be given up; the default recovery of the write-ahead log
+drops fsynced rows silently after damage in the middle, "tolerate corrupted tail" refuses instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch, WriteOptions
+
+from pipeline.errors import StagepostError
+
+__all__ = ["OutboxDamaged", "OutboxFull", "OutboxUnavailable", "RocksStore", "Stored"]
+
+log = logging.getLogger(__name__)
+
+_WRITE_BUFFER = 8 << 20
+_RESERVE_BYTES = 2 * _WRITE_BUFFER
+_RESERVE = "reserve"
+_DATABASE = "rows"
+_ROW, _ASIDE = b"r", b"x"
+_SEQUENCE_BYTES = 8
+_TIME_BYTES = 8
+_FULL = ("No space left", "ENOSPC", "Disk quota", "EDQUOT", "File too large")
+
+
+class OutboxUnavailable(StagepostError):
+    """The outbox cannot take or give rows now; nothing stored is lost. `reason` says why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"the outbox in {path} cannot be used: {reason}")
+
+
+class OutboxFull(OutboxUnavailable):
+    """No room: the disk is full or `STREAMING_OUTBOX_MAX_BYTES` is reached. Nothing was half written."""
+
+
+class OutboxDamaged(OutboxUnavailable):
+    """The files are damaged; they were set aside under `kept` and left as they are."""
+
+    def __init__(self, path: str, kept: str, reason: str) -> None:
+        self.kept = kept
+        super().__init__(path, f"its files are damaged and were kept in {kept}: {reason}")
+
+
+class Stored(NamedTuple):
+    """A row as it lies there: its sequence, when it was stored (seconds since 1970), its bytes."""
+
+    sequence: int
+    at: float
+    data: bytes
+
+
+class RocksStore:
+    """An outbox in one folder. Raises `OutboxUnavailable` and its kinds."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._database: Rdict | None = None
+        self._next = 1
+        self.damage: OutboxDamaged | None = None
+        """What was found damaged when the files were opened; None where nothing was."""
+        self.rows = 0
+        """Rows waiting."""
+        self.bytes = 0
+        """Bytes of the rows waiting."""
+        self.set_aside_count = 0
+        """Rows that can never be shipped and were set aside."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._open()
+
+    def append(self, rows: Sequence[bytes]) -> list[int]:
+        """Store rows in order, all or none, with one fsync. Returns their sequences; they are durable then.
+
+        After a full disk every call first tries to open the files anew, so that staging goes on as soon as
+        there is room.
+        """
+        size = sum(map(len, rows))
+        if self.bytes + size > self._max_bytes:
+            raise OutboxFull(
+                str(self._folder),
+                f"{self.bytes:,} of at most {self._max_bytes:,} bytes (STREAMING_OUTBOX_MAX_BYTES) wait",
+            )
+        at = int(time.time() * 1000).to_bytes(_TIME_BYTES, "big")
+        sequences = list(range(self._next, self._next + len(rows)))
+        batch = WriteBatch(raw_mode=True)
+        for sequence, row in zip(sequences, rows, strict=True):
+            batch.put(_key(_ROW, sequence), at + row)
+        self._write(batch)
+        self._next += len(rows)
+        self.rows += len(rows)
+        self.bytes += size
+        return sequences
+
+    def read(self, after: int, limit: int) -> list[Stored]:
+        """Up to `limit` rows with a sequence above `after`, in order."""
+        found: list[Stored] = []
+        for sequence, value in self._scan(_ROW, after + 1):
+            at = int.from_bytes(value[:_TIME_BYTES], "big") / 1000
+            found.append(Stored(sequence, at, value[_TIME_BYTES:]))
+            if len(found) == limit:
+                break
+        return found
+
+    def delete(self, rows: Sequence[Stored]) -> None:
+        """Forget rows that were shipped."""
+        batch = WriteBatch(raw_mode=True)
+        for row in rows:
+            batch.delete(_key(_ROW, row.sequence))
+        # Not fsynced: a row that comes back after a crash is shipped twice with its id, never lost.
+        self._write(batch, sync=False)
+        self.rows -= len(rows)
+        self.bytes -= sum(len(row.data) for row in rows)
+
+    def set_aside(self, row: Stored, reason: str) -> None:
+        """Move a row out of the way that can never be shipped; it is kept with the reason."""
+        batch = WriteBatch(raw_mode=True)
+        batch.delete(_key(_ROW, row.sequence))
+        text = reason.encode()
+        batch.put(_key(_ASIDE, row.sequence), len(text).to_bytes(4, "big") + text + row.data)
+        self._write(batch)
+        self.rows -= 1
+        self.bytes -= len(row.data)
+        self.set_aside_count += 1
+
+    def aside(self) -> Iterator[tuple[int, str, bytes]]:
+        """The rows set aside: sequence, reason, bytes."""
+        for sequence, value in self._scan(_ASIDE, 0):
+            length = int.from_bytes(value[:4], "big")
+            yield sequence, value[4 : 4 + length].decode(errors="replace"), value[4 + length :]
+
+    def close(self) -> None:
+        """Close the files. Idempotent."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _open(self) -> None:
+        path = self._folder / _DATABASE
+        try:
+            self._database = Rdict(str(path), _options())
+        except Exception as error:
+            if _is_full(error):
+                self._open_by_reserve(path)
+            elif "lock" in str(error).lower():
+                raise OutboxUnavailable(
+                    str(self._folder), f"another process has it open ({error})"
+                ) from error
+            else:
+                self._keep_damaged(path, error)
+        self._count()
+        self._fill_reserve()
+
+    def _open_by_reserve(self, path: Path) -> None:
+        (self._folder / _RESERVE).unlink(missing_ok=True)
+        try:
+            self._database = Rdict(str(path), _options())
+        except Exception as error:
+            raise OutboxFull(str(self._folder), f"the disk is full, free some space ({error})") from error
+
+    def _keep_damaged(self, path: Path, error: Exception) -> None:
+        kept = path.with_name(f"{_DATABASE}.damaged-{int(time.time())}")
+        path.rename(kept)
+        log.error("outbox files are damaged, kept in %s: %s", kept, error)
+        self._database = Rdict(str(path), _options())
+        self.damage = OutboxDamaged(str(self._folder), str(kept), str(error))
+
+    def _count(self) -> None:
+        self.rows = self.bytes = 0
+        last = 0
+        for sequence, value in self._scan(_ROW, 0):
+            self.rows += 1
+            self.bytes += len(value) - _TIME_BYTES
+            last = sequence
+        aside = [sequence for sequence, _, _ in self.aside()]
+        self.set_aside_count = len(aside)
+        self._next = max(self._next, last + 1, *(sequence + 1 for sequence in aside[-1:]))
+
+    def _write(self, batch: WriteBatch, *, sync: bool = True) -> None:
+        database = self._database or self._reopen()
+        options = WriteOptions()
+        options.sync = sync
+        try:
+            database.write(batch, options)
+        except Exception as error:
+            self._database = None
+            with contextlib.suppress(Exception):  # it cannot flush either; the log has every fsynced row
+                database.close()
+            if _is_full(error):
+                raise OutboxFull(str(self._folder), f"the disk is full, free some space ({error})") from error
+            raise OutboxUnavailable(str(self._folder), str(error)) from error
+
+    def _reopen(self) -> Rdict:
+        """After a failed write: the old handle is of no use, and a new one needs the reserve's room."""
+        self._open()
+        assert self._database is not None
+        return self._database
+
+    def _fill_reserve(self) -> None:
+        reserve = self._folder / _RESERVE
+        if reserve.exists() and reserve.stat().st_size == _RESERVE_BYTES:
+            return
+        try:
+            with reserve.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+        except OSError:
+            with contextlib.suppress(OSError):
+                reserve.unlink(missing_ok=True)
+
+    def _scan(self, prefix: bytes, start: int) -> Iterator[tuple[int, bytes]]:
+        database = self._database or self._reopen()
+        iterator = database.iter()
+        iterator.seek(_key(prefix, start))
+        while iterator.valid():
+            key = iterator.key()
+            if not key.startswith(prefix):
+                return
+            yield int.from_bytes(key[1:], "big"), iterator.value()
+            iterator.next()
+
+
+def _key(prefix: bytes, sequence: int) -> bytes:
+    return prefix + sequence.to_bytes(_SEQUENCE_BYTES, "big")
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    options.set_write_buffer_size(_WRITE_BUFFER)
+    options.set_max_write_buffer_number(2)
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(1 << 20)
+    return options
+
+
+def _is_full(error: Exception) -> bool:
+    return any(sign in str(error) for sign in _FULL)

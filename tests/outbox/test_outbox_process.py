@@ -1,0 +1,147 @@
+"""One outbox for all of a process: group commit, keys that wait, slots of several processes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.outbox.process import ProcessOutbox
+from pipeline.outbox.row import Row, encode
+from pipeline.outbox.slots import Orphans, take_slot
+from pipeline.outbox.store import OutboxFull, OutboxUnavailable, RocksStore
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[ProcessOutbox]:
+    """The outbox of this process, empty."""
+    opened = ProcessOutbox(take_slot(tmp_path), GIB)
+    yield opened
+    opened.close()
+
+
+def row(key: bytes, number: int = 0) -> bytes:
+    """An encoded row."""
+    return encode(Row(f"id-{number}", key, b"value", [("a", b"b")]))
+
+
+async def test_concurrent_appends_share_a_commit_and_keep_call_order(outbox: ProcessOutbox) -> None:
+    """S2, S6: each future resolves after its row is stored; sequences follow the order of the calls."""
+    futures = [outbox.append(b"k%d" % (n % 7), row(b"k%d" % (n % 7), n)) for n in range(500)]
+    assert await asyncio.gather(*futures) == list(range(1, 501))
+    assert (await outbox.waiting()).rows == 500
+
+
+async def test_a_key_has_rows_from_the_call_on_until_they_are_deleted(outbox: ProcessOutbox) -> None:
+    """S6: a key with a row queues behind it, also while the row is on its way to the disk; others do not."""
+    stored = outbox.append(b"k", row(b"k"))
+    assert outbox.rows_of(b"k") == 1
+    assert outbox.rows_of(b"other") == 0
+    await stored
+    rows = await outbox.read(0, 10)
+    await outbox.delete(rows, [b"k"])
+    assert outbox.rows_of(b"k") == 0
+
+
+async def test_from_threads_with_loops_of_their_own(outbox: ProcessOutbox) -> None:
+    """S9: stagers of several event loops share the outbox of their process."""
+
+    async def some(number: int) -> list[int]:
+        return [await outbox.append(b"k", row(b"k", number)) for _ in range(20)]
+
+    results: list[list[int]] = []
+    threads = [threading.Thread(target=lambda n=n: results.append(asyncio.run(some(n)))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert sorted(itertools.chain(*results)) == list(range(1, 81))
+    assert all(result == sorted(result) for result in results)
+
+
+async def test_what_does_not_fit_fails_alone(tmp_path: Path) -> None:
+    """OUTBOX_MAX_BYTES: in one group commit the rows that fit are stored and only the others fail."""
+    outbox = ProcessOutbox(take_slot(tmp_path), 400)
+    small = [outbox.append(b"s", row(b"s")) for _ in range(3)]
+    large = outbox.append(b"l", encode(Row("id", b"l", bytes(1_000), [])))
+    more = outbox.append(b"s", row(b"s"))
+    done = await asyncio.gather(*small, large, more, return_exceptions=True)
+    assert [type(result) for result in done] == [int, int, int, OutboxFull, int]
+    assert outbox.rows_of(b"l") == 0
+    outbox.close()
+
+
+async def test_old_rows_are_counted_before_new_ones_may_overtake(tmp_path: Path) -> None:
+    """S6: rows that an earlier process left hold their keys back from the first moment on."""
+    earlier = ProcessOutbox(take_slot(tmp_path), GIB)
+    await asyncio.gather(*(earlier.append(b"old", row(b"old", n)) for n in range(50)))
+    earlier.close()
+    outbox = ProcessOutbox(take_slot(tmp_path), GIB)
+    assert outbox.rows_of(b"old") > 0
+    assert (await outbox.waiting()).rows == 50
+    assert outbox.rows_of(b"old") == 50
+    assert outbox.rows_of(b"new") == 0
+    outbox.close()
+
+
+async def test_closed(outbox: ProcessOutbox) -> None:
+    """A closed outbox says so and keeps what it was handed."""
+    stored = outbox.append(b"k", row(b"k"))
+    outbox.close()
+    assert await stored == 1
+    with pytest.raises(OutboxUnavailable, match="closed"):
+        outbox.append(b"k", row(b"k"))
+
+
+def test_slots_are_locked_by_one_process_each(tmp_path: Path) -> None:
+    """S9: numbered slots, mode 0700, each locked by one process; a released one is the next to be taken."""
+    first, second = take_slot(tmp_path), take_slot(tmp_path)
+    assert (first.folder.name, second.folder.name) == ("slot-0000", "slot-0001")
+    assert stat.S_IMODE(first.folder.stat().st_mode) == 0o700
+    first.release()
+    third = take_slot(tmp_path)
+    assert third.folder == first.folder
+    for slot in (second, third):
+        slot.release()
+
+
+def _die_with_rows(directory: Path) -> None:
+    slot = take_slot(directory)
+    store = RocksStore(slot.folder, GIB)
+    store.append([row(b"orphan")])
+    os.kill(os.getpid(), 9)
+
+
+def test_orphans_are_found_and_living_slots_left_alone(tmp_path: Path) -> None:
+    """S9: the slot of a killed process is free with its rows in it; the slot of a living one is not touched."""
+    living = take_slot(tmp_path)
+    process = multiprocessing.get_context("spawn").Process(target=_die_with_rows, args=(tmp_path,))
+    process.start()
+    process.join(30)
+    orphans = Orphans(tmp_path)
+    (orphan,) = orphans.take()
+    assert orphan.folder.name == "slot-0001"
+    store = RocksStore(orphan.folder, GIB)
+    assert store.rows == 1
+    store.close()
+    orphan.release()
+    orphans.emptied(orphan)
+    assert orphans.take() == []  # nothing has changed in it since
+    living.release()
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """E: an OUTBOX_DIR that cannot be used is an error that names the setting."""
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    with pytest.raises(OutboxUnavailable, match="STREAMING_OUTBOX_DIR"):
+        take_slot(file)

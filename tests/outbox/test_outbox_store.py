@@ -1,0 +1,189 @@
+"""Rows on a real RocksDB: order, durability, limits, full disks, damage."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.outbox.store import OutboxFull, OutboxUnavailable, RocksStore
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RocksStore]:
+    """An empty store."""
+    opened = RocksStore(tmp_path / "slot", GIB)
+    yield opened
+    opened.close()
+
+
+def test_rows_come_back_in_order(store: RocksStore) -> None:
+    """S6: rows are read in the order they were appended, from any point on."""
+    first = store.append([b"a", b"b"])
+    second = store.append([b"c"])
+    assert [*first, *second] == [1, 2, 3]
+    assert [row.data for row in store.read(0, 10)] == [b"a", b"b", b"c"]
+    assert [row.data for row in store.read(1, 1)] == [b"b"]
+    assert (store.rows, store.bytes) == (3, 3)
+
+
+def test_deleted_rows_are_gone_and_sequences_go_on(tmp_path: Path) -> None:
+    """S6: a sequence is never used twice, also after all rows were deleted and the store was opened anew."""
+    store = RocksStore(tmp_path / "slot", GIB)
+    store.append([b"a", b"b"])
+    store.delete(store.read(0, 1))
+    store.set_aside(store.read(0, 1)[0], "refused")
+    assert (store.rows, store.bytes, store.set_aside_count) == (0, 0, 1)
+    store.close()
+    store = RocksStore(tmp_path / "slot", GIB)
+    assert list(store.aside()) == [(2, "refused", b"b")]
+    assert store.append([b"c"]) == [3]
+    store.close()
+
+
+def test_limit_is_a_typed_error_with_nothing_half_written(tmp_path: Path) -> None:
+    """OUTBOX_MAX_BYTES: what does not fit is refused whole, what fits is still taken."""
+    store = RocksStore(tmp_path / "slot", 10)
+    store.append([b"12345"])
+    with pytest.raises(OutboxFull, match="STREAMING_OUTBOX_MAX_BYTES"):
+        store.append([b"12345", b"6"])
+    assert [row.data for row in store.read(0, 10)] == [b"12345"]
+    store.append([b"12345"])
+    store.close()
+
+
+def test_one_process_at_a_time(store: RocksStore, tmp_path: Path) -> None:
+    """S9: a second opener is told that the store is in use."""
+    with pytest.raises(OutboxUnavailable, match="another process"):
+        RocksStore(tmp_path / "slot", GIB)
+    assert store.append([b"a"]) == [1]
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from pipeline.outbox.store import RocksStore
+store = RocksStore(Path(sys.argv[1]), 1 << 30)
+n = 0
+while True:
+    store.append([str(n).encode()])
+    print(n, flush=True)
+    n += 1
+"""
+
+
+def test_what_was_appended_survives_kill_9(tmp_path: Path) -> None:
+    """S2: append() returns after the fsync; a killed process loses no row it reported."""
+    folder = tmp_path / "slot"
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    reported = -1
+    for line in process.stdout:
+        reported = int(line)
+        if reported >= 200:
+            break
+    process.send_signal(signal.SIGKILL)
+    rest = process.stdout.read().split()
+    process.stdout.close()
+    process.wait()
+    reported = max([reported, *map(int, rest)])
+    store = RocksStore(folder, GIB)
+    rows = [int(row.data) for row in store.read(0, 100_000)]
+    store.close()
+    assert rows[: reported + 1] == list(range(reported + 1))
+
+
+def test_damage_in_the_middle_is_set_aside_not_skipped(tmp_path: Path) -> None:
+    """A write-ahead log damaged in the middle is kept and reported; rows are never dropped silently."""
+    folder = tmp_path / "slot"
+    store = RocksStore(folder, GIB)
+    for number in range(1_000):
+        store.append([b"%0200d" % number])
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(folder), str(copy)], check=True)  # as a crash would leave it
+    store.close()
+    (log,) = (copy / "rows").glob("*.log")
+    content = bytearray(log.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    log.write_bytes(content)
+    opened = RocksStore(copy, GIB)
+    assert opened.damage is not None
+    assert Path(opened.damage.kept).exists()
+    assert opened.append([b"goes on"]) == [1]
+    opened.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = os.geteuid() == 0 and not subprocess.call(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], stderr=subprocess.DEVNULL
+    )
+    if not mounted:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def append_until_full(store: RocksStore) -> int:
+    """How many rows found room before the disk was full."""
+    stored = 0
+    with contextlib.suppress(OutboxFull):
+        while True:
+            stored += len(store.append([os.urandom(4_000)] * 50))
+    return stored
+
+
+def fill(disk: Path) -> None:
+    """Leave no room, in the file `more`."""
+    with contextlib.suppress(OSError), (disk / "more").open("wb") as file:
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+
+
+def test_full_disk_and_back_without_a_restart(small_disk: Path) -> None:
+    """A full disk is a typed error at once; nothing stored is lost; staging resumes when there is room again."""
+    ballast = small_disk / "ballast"
+    store = RocksStore(small_disk / "slot", GIB)
+    ballast.write_bytes(bytes(20 << 20))
+    stored = 0
+    stored = append_until_full(store)
+    assert stored > 50
+    fill(small_disk)
+    with pytest.raises(OutboxUnavailable):
+        store.append([os.urandom(1 << 20)] * 50)
+    ballast.unlink()
+    small_disk.joinpath("more").unlink()
+    store.append([b"resumed"])
+    rows = store.read(0, 10**6)
+    store.close()
+    assert len(rows) >= stored + 1
+    assert rows[-1].data == b"resumed"
+
+
+def test_a_restart_on_a_full_disk_drains(small_disk: Path) -> None:
+    """Opening, reading and deleting work on a full disk: the reserve is given up for it."""
+    store = RocksStore(small_disk / "slot", GIB)
+    for _ in range(100):
+        store.append([os.urandom(1_000)] * 10)
+    store.close()
+    fill(small_disk)
+    store = RocksStore(small_disk / "slot", GIB)
+    assert store.rows == 1_000
+    store.delete(store.read(0, 1_000))
+    assert store.read(0, 1) == []
+    store.close()
