@@ -41,6 +41,7 @@ __all__ = [
     "partition_count",
     "produce",
     "read_all",
+    "record_count",
     "wait_until",
 ]
 
@@ -295,6 +296,19 @@ def read_all(bootstrap: str, topic: str) -> list[Record]:
             if partition in ends and reached >= ends[partition]:
                 del ends[partition]
         return sorted(found, key=lambda record: (record.partition, record.offset))
+    finally:
+        consumer.close()
+
+
+def record_count(bootstrap: str, topic: str) -> int:
+    """How many records are on a topic now, by its offsets; 0 where it does not exist."""
+    consumer = _consumer(bootstrap, "stagepost-tests-counter")
+    try:
+        spans = [
+            _watermarks(consumer, TopicPartition(topic, partition))
+            for partition in range(_partitions(consumer, topic))
+        ]
+        return sum(high - low for low, high in spans)
     finally:
         consumer.close()
 

@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 
 import pytest
 from cloudevents.core.base import BaseCloudEvent
@@ -38,6 +38,7 @@ from tests.worker_harness import (
     partition_count,
     produce,
     read_all,
+    record_count,
     wait_until,
 )
 
@@ -429,7 +430,7 @@ def test_a_dead_letter_that_cannot_be_written_holds_its_partition(shop: Shop) ->
 def test_a_clean_stop_delivers_nothing_twice(shop: Shop) -> None:
     """T5: SIGTERM in the middle of the work: it drains and commits, ends with 0, and the next start goes on where
     it stopped: each event once, each tenant's in order."""
-    count = 30_000
+    count = 40_000
     records = [
         staged(
             f"n{number}",
@@ -443,7 +444,8 @@ def test_a_clean_stop_delivers_nothing_twice(shop: Shop) -> None:
         target=lambda: places.extend(produce(shop.bootstrap, shop.topic("staging"), records))
     )
     producing.start()
-    wait_until(lambda: partition_count(shop.bootstrap, shop.topic("trap.sprung")), 30, "the first delivery")
+    delivered_so_far = partial(record_count, shop.bootstrap, shop.topic("trap.sprung"))
+    wait_until(lambda: delivered_so_far() > 1_000, 30, "the first deliveries")
     shop.worker.signal(signal.SIGTERM)
     assert shop.worker.wait(30) == 0
     producing.join()
