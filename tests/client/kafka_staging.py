@@ -1,0 +1,34 @@
+"""A stager whose topic is known, and what is on that topic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from client_events import settings
+
+from devtools.kafka import Brokers
+from pipeline.client.kafka_stager import KafkaStager
+from tests.worker_harness import read_all
+
+
+@asynccontextmanager
+async def opened(kafka: Brokers, namespace: str, **changes: object) -> AsyncIterator[KafkaStager]:
+    """A stager whose topic is known, closed at the end."""
+    given = settings(brokers=kafka.bootstrap, namespace=namespace, **changes)
+    async with KafkaStager(given) as stager:
+        assert await stager.health() == ("healthy", "")
+        yield stager
+
+
+def staging(namespace: str) -> str:
+    """The staging topic of a namespace."""
+    return f"{namespace}.staging"
+
+
+def ids(kafka: Brokers, namespace: str) -> Counter[str]:
+    """How often each event is on the staging topic."""
+    return Counter(
+        record.header["stage-id"].decode() for record in read_all(kafka.bootstrap, staging(namespace))
+    )
