@@ -75,6 +75,7 @@ class Delivery:
         self._clock = clock
         self._producer_id = producer_id
         self._under_way: dict[StagedBatch, _Ticket] = {}
+        self._put_off: list[_ToKept] = []
 
     def deliver(self, batch: StagedBatch, on_end: Callable[[], None]) -> set[str]:
         """Write everything a batch asks for; `on_end` is called once every record has reached an end.
@@ -137,9 +138,22 @@ class Delivery:
             self._specs.kept(topic, count), key_hash(key) if key else ticket.batch.partition, parcel
         )
 
-    def keep_later(self, parcel: _ToKept) -> None:
+    def keep_later(self, parcel: _ToKept, error: BaseException) -> None:
         """The same after a pause, for a topic that refused the parcel (Q4)."""
-        asyncio.get_running_loop().call_later(_RETRY_S, self.keep, parcel)
+        if not self._put_off:  # one message and one timer, however many records wait
+            log.error(
+                "%s refuses a record, so staging partition %s cannot go on; will try again: %r",
+                parcel.topic,
+                parcel.ticket.batch.partition,
+                error,
+            )
+            asyncio.get_running_loop().call_later(_RETRY_S, self._keep_again)
+        self._put_off.append(parcel)
+
+    def _keep_again(self) -> None:
+        parcels, self._put_off = self._put_off, []
+        for parcel in parcels:
+            self.keep(parcel)
 
     def ended(self, ticket: _Ticket, count: int) -> None:
         """`count` records of a batch reached their end, awaited."""
@@ -258,14 +272,8 @@ class _ToKept(Parcel):
         if value is not None and getattr(error, "errno", None) in _TOO_LARGE and self._is_dead_letter:
             omitted = [(PAYLOAD_OMITTED, b"true"), (PAYLOAD_BYTES, str(len(value)).encode())]
             self._delivery.keep(self._again((key, None, [*headers, *omitted])))
-            return
-        log.error(
-            "%s refuses a record, so its staging partition %s cannot go on; will try again: %r",
-            self.topic,
-            self.ticket.batch.partition,
-            error,
-        )
-        self._delivery.keep_later(self._again(self._whole))
+        else:
+            self._delivery.keep_later(self._again(self._whole), error)
 
     def given_up(self, first: int, count: int, error: BaseException) -> None:
         """As for a target."""

@@ -282,6 +282,22 @@ async def test_a_dead_letter_that_is_refused_is_tried_again(monkeypatch: pytest.
     assert bench.ended == 1
 
 
+async def test_many_that_are_refused_say_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Q4: each of them is tried again, in order; the log names the topic once for each round, not once for each."""
+    monkeypatch.setattr(delivery, "_RETRY_S", 0.01)
+    bench = Bench()
+    bench.deliver(*(staged({"time": b"never", "id": b"%d" % number}, offset=number) for number in range(5)))
+    first = [parcel for _, _, parcel in bench.own.sent]
+    for parcel in first:
+        parcel.refused(0, INVALID)
+    await _later(bench, 10)
+    assert [parcel.records for _, _, parcel in bench.own.sent[5:]] == [parcel.records for parcel in first]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "shop.order.created.dlq refuses a record" in caplog.text
+
+
 @pytest.mark.parametrize("definition", [b"order.created", b"hint.given"])
 async def test_only_size_costs_the_payload(monkeypatch: pytest.MonkeyPatch, definition: bytes) -> None:
     """Q2, Q4: refused for anything else, a dead letter keeps its payload; an audit record keeps its value always."""
