@@ -1,6 +1,6 @@
 """Faust's consumer thread, with what Faust leaves at aiokafka's defaults or does not ask at all.
 
-Owns: the fetch wait, staying in the group while nothing may be fetched, noticing that the group is lost for good.
+Owns: the fetch wait, the isolation level, staying in the group while nothing may be fetched, noticing that the group is lost for good.
 Must not know: batches.
 """
 
@@ -37,4 +37,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        # A producer that uses transactions may take back what it wrote: that is no event. Faust would read it.
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer

@@ -15,6 +15,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import TopicPartition
+from confluent_kafka import Message, Producer
 
 from pipeline.kafka.encoding import Identity, encode
 from pipeline.kafka.reading import read_any_header_name
@@ -95,6 +96,30 @@ def produce_raw(
             await client.close()
 
     return partition, asyncio.run(send())
+
+
+def produce_in_transaction(
+    bootstrap: str, topic: str, record: OutRecord, name: str, *, commit: bool
+) -> tuple[int, int]:
+    """Write one record in a transaction and commit or abort it; returns (partition, offset)."""
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "transactional.id": name, "partitioner": "murmur2_random"}
+    )
+    places: list[tuple[int, int]] = []
+
+    def delivered(error: object, message: Message) -> None:
+        assert error is None
+        places.append((message.partition() or 0, message.offset() or 0))
+
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, record.value, record.key, headers=list(record.headers), on_delivery=delivered)
+    producer.flush(30)
+    if commit:
+        producer.commit_transaction(30)
+    else:
+        producer.abort_transaction(30)
+    return places[0]
 
 
 RawRecord = tuple[int, bytes | None, bytes | None, list[RawHeader]]

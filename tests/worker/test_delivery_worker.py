@@ -23,7 +23,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
-from shop_records import CATALOG, produce_raw, read_raw, staged, wait_committed
+from shop_records import CATALOG, produce_in_transaction, produce_raw, read_raw, staged, wait_committed
 
 from devtools.kafka import Brokers
 from pipeline import Settings, Stager
@@ -169,6 +169,12 @@ def shop(kafka: Brokers) -> Iterator[Shop]:
             place = produce_raw(bootstrap, found.topic("staging"), 0, event_id.encode(), b"{}", headers)
             found.at[event_id] = place
             places.append(place)
+        for event_id, commit in (("aborted", False), ("transacted", True)):
+            record = staged(event_id, {"tenant": b"seq"})
+            place = produce_in_transaction(
+                bootstrap, found.topic("staging"), record, namespace, commit=commit
+            )
+            places.append(place)
         places += found.stage([staged("behind", partition=0)])
         wait_committed(worker, bootstrap, namespace, places)
         yield found
@@ -189,7 +195,7 @@ def test_every_event_reads_back_through_the_sdk(shop: Shop) -> None:
     events = [_judged(record) for topic in topics for record in shop.read(topic)]
     staged_here = [*EARLY, *HAPPY, *SEQUENCE]
     good = {dict(record.headers)["stage-id"].decode() for record in staged_here if record.value != b"{"}
-    good |= {f"ours-{n}" for n in range(1, 9)} | {"nulls", "behind"}
+    good |= {f"ours-{n}" for n in range(1, 9)} | {"nulls", "behind", "transacted"}
     assert Counter(event.get_id() for event in events) == Counter(good)
     assert {event.get_type() for event in events} == {
         "com.shop.order.created",
@@ -264,11 +270,18 @@ def test_what_was_staged_before_the_first_start(shop: Shop) -> None:
 
 def test_bad_records_disturb_no_neighbour(shop: Shop) -> None:
     """T5, C3: of 200 records of one tenant each tenth is poison: the others are delivered once, in order."""
-    delivered = [r for r in shop.read("order.created") if r.key == b"seq"]
+    delivered = [r for r in shop.read("order.created") if r.header["ce_id"].startswith(b"seq-")]
     assert [r.value for r in delivered] == [r.value for r in SEQUENCE if r.value != b"{"]
     assert len({r.partition for r in delivered}) == 1
     dead = [r for r in shop.read("order.created.dlq") if r.key == b"seq"]
     assert [r.header["stage-id"] for r in dead] == [b"seq-%03d" % n for n in range(7, 200, 10)]
+
+
+def test_an_aborted_transaction_is_no_event(shop: Shop) -> None:
+    """S10: a producer in any language may stage in transactions; what it aborted is not delivered, what follows is."""
+    delivered = [record.header["ce_id"] for record in shop.read("order.created") if record.key == b"seq"]
+    assert delivered[-1] == b"transacted"
+    assert b"aborted" not in delivered
 
 
 def test_null_headers(shop: Shop) -> None:
