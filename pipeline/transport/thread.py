@@ -1,6 +1,7 @@
 """Faust's consumer thread, with what Faust leaves at aiokafka's defaults or does not ask at all.
 
-Owns: the fetch wait, the isolation level, staying in the group while nothing may be fetched, noticing that the group is lost for good.
+Owns: the fetch wait, the isolation level, staying in the group while nothing may be fetched, noticing that the
+group is lost for good.
 Must not know: batches.
 """
 
