@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from catalog_builders import catalog_of, definition, problems_of
 from pydantic import BaseModel, ConfigDict
 
 from catalog.errors import Problem
 from catalog.policies import PolicyOverride
+from tests.catalog.catalog_builders import catalog_of, definition, problems_of
 
 
 class Order(BaseModel):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from catalog_builders import definition, refused
 from pydantic import BaseModel, ValidationError
 
 from catalog.definitions import EventDefinition
 from catalog.errors import CatalogError
 from catalog.policies import DeliveryPolicy
+from tests.catalog.catalog_builders import definition, refused
 
 
 class Order(BaseModel):

@@ -6,13 +6,13 @@ import json
 import re
 
 import pytest
-from catalog_builders import catalog_of, definition
 from pydantic import BaseModel
 
 from catalog import load
 from catalog.export import Change, diff, manifest
 from catalog.lint import advice
 from catalog.policies import PolicyOverride
+from tests.catalog.catalog_builders import catalog_of, definition
 
 
 class Order(BaseModel):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from catalog_builders import definition
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from catalog.errors import PayloadRefused
 from catalog.payloads import PayloadValidator, validator_of
+from tests.catalog.catalog_builders import definition
 
 SECRET = "s3cr3t"
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from catalog_builders import catalog_of, definition
 from pydantic import BaseModel, Field
 
 import catalog
@@ -16,6 +15,7 @@ from catalog.definitions import EventDefinition
 from catalog.errors import CatalogError, PayloadRefused, PolicyError, UnknownDefinition
 from catalog.policies import DeliveryPolicy, PolicyOverride
 from catalog.registry import Catalog
+from tests.catalog.catalog_builders import catalog_of, definition
 
 ROOT = Path(catalog.__file__).parents[1]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from command_line import ROOT, Call, catalog_folder, run, run_all
-
 from catalog import load
 from catalog.export import manifest
+from tests.cli.command_line import ROOT, Call, catalog_folder, run, run_all
 
 ORDER = {"key": "order.created", "resource_type": "order", "event_type": "created"}
 SCHEMA = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}

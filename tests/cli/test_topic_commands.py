@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command_line import Answer, Call, catalog_folder, run, run_all
 
 from devtools.kafka import Brokers
+from tests.cli.command_line import Answer, Call, catalog_folder, run, run_all
 from tests.worker_harness import create_topic, partition_count
 
 

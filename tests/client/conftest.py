@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from wire import Wire
+
+from tests.client.wire import Wire
 
 HERE = Path(__file__).resolve().parent
 

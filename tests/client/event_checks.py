@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from client_events import checker
 from hypothesis import strategies as st
 
 from pipeline.client.event import Event
 from pipeline.errors import StagepostError, is_caller_error
+from tests.client.client_events import checker
 
 CHECKER = checker()
 LEGAL = st.characters(exclude_categories=["Cs", "Cc", "Cn"]).filter(lambda c: ord(c) & 0xFFFE != 0xFFFE)

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from client_events import settings
-
 from devtools.kafka import Brokers
 from pipeline.client.kafka_stager import KafkaStager
+from tests.client.client_events import settings
 from tests.worker_harness import read_all
 
 

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiohttp import ClientSession, web
-from client_events import settings
 
 import pipeline
 from devtools.kafka import Brokers
 from pipeline.client import default
 from pipeline.testing import MemoryStager
+from tests.client.client_events import settings
 from tests.worker_harness import read_all
 
 PROGRAM_TIMEOUT_S = 60

@@ -7,8 +7,6 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from client_events import SOURCE, checker, headers_of, time_of
-from event_checks import LEGAL, check, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +19,8 @@ from pipeline.errors import (
     UnknownDefinition,
 )
 from pipeline.testing import SteppingClock
+from tests.client.client_events import SOURCE, checker, headers_of, time_of
+from tests.client.event_checks import LEGAL, check, refusal
 
 FORBIDDEN = "[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 

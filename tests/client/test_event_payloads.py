@@ -6,8 +6,6 @@ import json
 from functools import lru_cache
 
 import pytest
-from client_events import Invoice, Order, checker, settings
-from event_checks import LEGAL, check, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +16,8 @@ from pipeline.errors import (
     RecordTooLarge,
     is_caller_error,
 )
+from tests.client.client_events import Invoice, Order, checker, settings
+from tests.client.event_checks import LEGAL, check, refusal
 
 # --- payloads
 

@@ -6,9 +6,6 @@ import asyncio
 import time
 
 import pytest
-from client_events import settings
-from kafka_staging import ids, opened
-from wire import Wire
 
 from devtools.kafka import Brokers
 from pipeline.client.kafka_stager import KafkaStager
@@ -18,6 +15,9 @@ from pipeline.errors import (
     StagingUnavailable,
     is_caller_error,
 )
+from tests.client.client_events import settings
+from tests.client.kafka_staging import ids, opened
+from tests.client.wire import Wire
 
 pytestmark = pytest.mark.kafka
 

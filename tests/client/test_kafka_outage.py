@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from broker_rules import AUTHORISE, delete_topic, no_rules, rule
-from client_events import settings
 
 from devtools.kafka import Cluster
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import ErrorClass, StagingRefused, StagingUnavailable, is_caller_error
 from tests.broker_fixtures import _skipping
+from tests.client.broker_rules import AUTHORISE, delete_topic, no_rules, rule
+from tests.client.client_events import settings
 from tests.worker_harness import create_topic, read_all
 
 LATE_S = 0.8

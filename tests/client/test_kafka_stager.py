@@ -7,9 +7,6 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from client_events import SOURCE, settings
-from kafka_staging import ids, opened, staging
-from wire import Wire
 
 from devtools.kafka import Brokers
 from pipeline import NO_DATA, Staged
@@ -21,6 +18,9 @@ from pipeline.errors import (
     is_caller_error,
 )
 from pipeline.partition import partition_of
+from tests.client.client_events import SOURCE, settings
+from tests.client.kafka_staging import ids, opened, staging
+from tests.client.wire import Wire
 from tests.worker_harness import OutRecord, create_topic, partition_count, produce, read_all
 
 pytestmark = pytest.mark.kafka

@@ -7,11 +7,11 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from client_events import Order, settings
 
 from pipeline import NO_DATA, StagepostError
 from pipeline.errors import ErrorClass, InvalidField, StagerClosed, StagingUnavailable, UnknownDefinition
 from pipeline.testing import MemoryStager, SteppingClock
+from tests.client.client_events import Order, settings
 
 NOON = datetime(2026, 5, 6, 12, tzinfo=UTC)
 

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
-from client_events import Order, settings
 
 from devtools.kafka import Brokers
 from pipeline import NO_DATA, NoopStager, Stager
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import StagepostError, StagerClosed
 from pipeline.testing import MemoryStager
+from tests.client.client_events import Order, settings
 from tests.worker_harness import read_all
 
 NOON = datetime(2026, 5, 6, 12, tzinfo=UTC)

@@ -17,10 +17,10 @@ from cloudevents.core.bindings.kafka import (
 from cloudevents.core.v1.event import CloudEvent as SdkEvent
 from hypothesis import given
 from hypothesis import strategies as st
-from staged_records import planned, router, staged
 
 from pipeline.cloudevents import CloudEvent, read
 from pipeline.staging import RawHeader
+from tests.core.staged_records import planned, router, staged
 
 _TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30)
 _TIME = st.datetimes(timezones=st.just(UTC))

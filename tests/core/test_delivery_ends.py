@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import pytest
 from aiokafka import errors as kafka_errors
-from staged_records import CATALOG, LIMITS, NAMESPACE, Staged, router, staged
 
 from catalog import OwnTopics
 from pipeline import delivery
@@ -24,6 +23,7 @@ from pipeline.kafka.topics import TopicSpec, TopicSpecs
 from pipeline.partition import key_hash
 from pipeline.routes import Router
 from pipeline.settings import Settings
+from tests.core.staged_records import CATALOG, LIMITS, NAMESPACE, Staged, router, staged
 
 TOO_LARGE = kafka_errors.MessageSizeTooLargeError("x-0")
 INVALID = kafka_errors.InvalidTimestampError("x-0")

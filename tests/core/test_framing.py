@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from staged_records import CATALOG, COUNTS, SEAL, planned, router, staged
 
 from pipeline.partition import partition_of
 from pipeline.plan import Column, OutRecord, Plan
 from pipeline.staging import RawHeader
+from tests.core.staged_records import CATALOG, COUNTS, SEAL, planned, router, staged
 
 
 def only(result: Plan) -> tuple[Column, OutRecord]:

@@ -6,13 +6,13 @@ from collections import defaultdict
 
 from hypothesis import given
 from hypothesis import strategies as st
-from staged_records import CATALOG, COUNTS, LIMITS, SEAL, Staged, planned, router, staged
 
 from pipeline.cloudevents import read
 from pipeline.partition import partition_of
 from pipeline.plan import Limits, Plan, plan
 from pipeline.routes import Router
 from pipeline.staging import NAMES, RawHeader
+from tests.core.staged_records import CATALOG, COUNTS, LIMITS, SEAL, Staged, planned, router, staged
 
 ROUTERS = (router("ce_"), router("ce-", policies="order.paid.enabled=false; order.created.dlq=never"))
 

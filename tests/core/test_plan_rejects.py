@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from staged_records import NAMESPACE, SEAL, Staged, planned, router, staged
 
 from catalog import Catalog, EventDefinition
 from pipeline.dlq import Disposition
@@ -11,6 +10,7 @@ from pipeline.errors import ErrorClass
 from pipeline.plan import Limits, Rejected
 from pipeline.routes import Router
 from pipeline.staging import record_size
+from tests.core.staged_records import NAMESPACE, SEAL, Staged, planned, router, staged
 
 
 def rejected(record: Staged, using: Router | None = None, limits: Limits | None = None) -> Rejected:

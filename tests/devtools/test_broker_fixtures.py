@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from broker_processes import ROOT
 
 from catalog.names import namespace_problem
+from tests.devtools.broker_processes import ROOT
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from broker_processes import alive, begin, needs_java, pids_of, tool, wait_until
 
 from devtools.kafka import probe
+from tests.devtools.broker_processes import alive, begin, needs_java, pids_of, tool, wait_until
 
 pytestmark = pytest.mark.kafka
 

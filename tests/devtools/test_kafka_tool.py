@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker_processes import DEADLINE_S, ROOT, alive, java_pids, needs_java, wait_until
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -22,6 +21,7 @@ from devtools.kafka.choice import EngineName, choose_engine
 from devtools.kafka.config import Address, free_addresses
 from devtools.kafka.jvm import JvmNode
 from devtools.kafka.scratch import Scratch
+from tests.devtools.broker_processes import DEADLINE_S, ROOT, alive, java_pids, needs_java, wait_until
 
 pytestmark = pytest.mark.kafka
 

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from broker_processes import ROOT, alive, wait_until
 
 from devtools.kafka import NoBroker, __main__, brokers, choice, jars
 from devtools.kafka.config import Address, Options, free_addresses, new_cluster_id, properties
 from devtools.kafka.node import telling_lines
 from devtools.kafka.scratch import Scratch
+from tests.devtools.broker_processes import ROOT, alive, wait_until
 
 GUARD = ROOT / "devtools" / "kafka" / "guard.py"
 

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from environments import ROOT
+
+from tests.packaging.environments import ROOT
 
 GOOD = ": >ran-$@"
 

@@ -11,10 +11,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from environments import ROOT
 from packaging.requirements import Requirement
 
 from pipeline.settings import Settings
+from tests.packaging.environments import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CONTRACTS = [contract["name"] for contract in PROJECT["tool"]["importlinter"]["contracts"]]

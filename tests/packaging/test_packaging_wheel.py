@@ -10,9 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from environments import ROOT, Environment, build, readme_files
 
 from devtools.kafka import Brokers
+from tests.packaging.environments import ROOT, Environment, build, readme_files
 from tests.worker_harness import Record, WorkerProcess, read_all, wait_until
 
 PACKAGES = ("pipeline", "agents", "catalog")

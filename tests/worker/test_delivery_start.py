@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from shop_records import CATALOG, staged, wait_committed
 
 from catalog import OwnTopics
 from catalog.loading import load
 from catalog.names import dlq_of
 from devtools.kafka import Brokers, Cluster
+from tests.worker.shop_records import CATALOG, staged, wait_committed
 from tests.worker_harness import (
     ROOT,
     WorkerProcess,

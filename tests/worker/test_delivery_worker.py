@@ -23,12 +23,19 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
-from shop_records import CATALOG, produce_in_transaction, produce_raw, read_raw, staged, wait_committed
 
 from devtools.kafka import Brokers
 from pipeline import Settings, Stager
 from pipeline.cloudevents import is_framing_header
 from pipeline.staging import RawHeader
+from tests.worker.shop_records import (
+    CATALOG,
+    produce_in_transaction,
+    produce_raw,
+    read_raw,
+    staged,
+    wait_committed,
+)
 from tests.worker_harness import (
     OutRecord,
     Record,
