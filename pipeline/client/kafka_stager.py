@@ -92,9 +92,10 @@ class KafkaStager(Stager):
         if self._loop is None:
             return
         limit = self._clock.monotonic() + self._settings.close_timeout_s
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.close_timeout_s * _DIRECT_SHARE):
-                await self._direct.drain()
+        if self._producer.is_running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.close_timeout_s * _DIRECT_SHARE):
+                    await self._direct.drain()
         await self._fallback.close()
         await self._direct.stop()
         await self._producer.close(max(0.0, limit - self._clock.monotonic()))

@@ -102,7 +102,7 @@ class Producer:
         if self._closed:
             return
         self._closed = True
-        if self._task is not None and not self._task.done():  # asyncio.run() cancels it before we are asked
+        if self.is_running:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     self._idle.clear()
@@ -119,6 +119,11 @@ class Producer:
             lane.empty(StagerClosed("the producer was closed before the record was acknowledged"))
         self._busy.clear()
         await self._session.close()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether anything put here can still be sent. asyncio.run() cancels our task before it lets us close."""
+        return self._task is not None and not self._task.done()
 
     def lane(self, topic: str, partition: int) -> Lane:
         """The lane of a partition; there is one."""
