@@ -49,6 +49,11 @@ class Load:
         """How many staging records are committed by the worker's group."""
         return sum(committed(self.bootstrap, f"{self.namespace}-pipeline", self._staging).values())
 
+    def wait_for_a_commit(self, timeout: float) -> None:
+        """Wait until more is committed than now."""
+        before = self.delivered()
+        wait_until(lambda: self.delivered() > before, timeout, "a commit")
+
     def wait_until_delivered(self, timeout: float) -> None:
         """Wait until every event is written, and committed by the workers."""
         self._thread.join(timeout)

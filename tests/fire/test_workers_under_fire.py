@@ -68,10 +68,9 @@ def test_killed_at_any_moment(kafka: Brokers, namespace: str, count: int, kills:
     what was under way comes twice, with its id."""
     load = load_of(kafka, namespace, count)
     for _ in range(kills):
-        before = load.delivered()
         with worker_of(kafka, namespace) as worker:
             worker.wait_ready()
-            wait_until(lambda before=before: load.delivered() > before, 60, "a commit")
+            load.wait_for_a_commit(60)
             worker.kill()
     with worker_of(kafka, namespace) as worker:
         load.wait_until_delivered(300)
