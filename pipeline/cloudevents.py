@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import base64
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic_core import from_json, to_json
 
-from catalog import EventDefinition
+from catalog import EventDefinition, limits
 from pipeline.errors import StagepostError
 from pipeline.staging import Header, RawHeaders
 
@@ -27,7 +28,6 @@ SPEC_VERSION = "1.0"
 CONTENT_TYPE = "content-type"
 _REQUIRED = ("id", "source", "type")
 _ATTRIBUTE = re.compile(r"[a-z0-9]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class NotACloudEvent(StagepostError):
@@ -165,8 +165,9 @@ def _checked(attributes: dict[str, str]) -> dict[str, str]:
             raise NotACloudEvent(
                 f"attribute name {name!r} is not lower-case letters and digits, or is 'data'"
             )
-        if _CONTROL.search(value):
-            raise NotACloudEvent(f"attribute {name!r} has a control character")
+        problem = limits.text_problem(value, sys.maxsize)
+        if problem is not None:
+            raise NotACloudEvent(f"attribute {name!r} {problem}")
     return attributes
 
 
