@@ -42,13 +42,10 @@ class _Defaults:
 
 
 _defaults = _Defaults()
-_inherited: list[_Defaults] = []
 
 
 def _after_fork() -> None:
     global _defaults
-    # Kept, for collecting a loop of the parent's would unregister its wake-up pipe from the shared epoll.
-    _inherited.append(_defaults)
     _defaults = _Defaults()
 
 

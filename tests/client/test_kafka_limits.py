@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import time
+from collections import deque
 
 import pytest
 
 from devtools.kafka import Brokers
+from pipeline import Staged
+from pipeline.client.call import Call
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import (
     ErrorClass,
@@ -184,3 +188,25 @@ async def test_a_loop_that_is_too_busy(kafka: Brokers, namespace: str) -> None:
             await waiting
         assert caught.value.unknown
         assert time.monotonic() - began < 2.5
+
+
+async def test_a_thread_that_comes_as_the_loop_has_looked(kafka: Brokers, namespace: str) -> None:
+    """A call posted between the loop's last look and its return is not forgotten (S7)."""
+    async with opened(kafka, namespace) as stager:
+        loop = asyncio.get_running_loop()
+        outcome: concurrent.futures.Future[Staged] = concurrent.futures.Future()
+
+        class Inbox(deque[Call]):
+            """Where a call comes in right after the loop has found it empty."""
+
+            def __bool__(self) -> bool:
+                if len(self) or not late:
+                    return len(self) > 0
+                stager._post(late.pop(), loop)
+                return False
+
+        event = stager._checker.check("thing.happened", 1, id="late")
+        late = [Call(event.row, event.policy.outbox, outcome, stager._left_lane)]
+        stager._inbox = Inbox()
+        await asyncio.to_thread(stager.stage_blocking, "thing.happened", 1)
+        assert (await asyncio.wait_for(asyncio.wrap_future(outcome), 5)).id == "late"

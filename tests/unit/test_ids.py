@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import uuid
@@ -70,6 +71,7 @@ def test_fork_while_a_thread_holds_the_lock() -> None:
     with ids._generator._lock:
         child = os.fork()
         if child == 0:
+            signal.alarm(10)  # a child that waits for the lock ends by this
             os.write(writer, "\n".join(uuid7() for _ in range(100)).encode())
             os._exit(0)
     ours = {uuid7() for _ in range(100)}
