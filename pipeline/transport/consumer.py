@@ -1,9 +1,9 @@
 """Faust's consumer, with batches for the topics that ask for them.
 
-Owns: handing out fetched lists, pausing without losing, commits by prefix, commits before revocation.
+Owns: handing out fetched lists, pausing without losing, commits by prefix.
 Must not know: what a batch is for. The rules are `pipeline.transport.progress`; this carries them out.
 
-What it overrides or calls of Faust and aiokafka is listed, and held, by tests/transport/test_transport_pins.py.
+What it overrides or calls of Faust and aiokafka is held by tests/transport/test_transport_pins.py.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.transports import TPorTopicSet
-from mode.types import ServiceT
 
 from pipeline.plan import StagedRecord
+from pipeline.transport.mended import COMMIT_TIMEOUT_S, MendedConsumer
 from pipeline.transport.progress import Batch, Memory, Progress
-from pipeline.transport.thread import ConsumerThread
 
 __all__ = ["AHEAD", "UNFINISHED_BYTES", "Consumer"]
 
@@ -29,18 +27,16 @@ AHEAD = 6_000
 """Records of one partition that may be handed out while its first one is unfinished: what a crash repeats."""
 UNFINISHED_BYTES = 50_331_648
 """What the unfinished records of all partitions may take in memory, beside one list of each partition."""
-_COMMIT_TIMEOUT_S = 5.0
 _CRASHED_DRAIN_S = 1.0
 _NO_FLOW_S = 1.0
 _NO_ROOM_S = 0.2
 
 
-class Consumer(driver.Consumer):
+class Consumer(MendedConsumer):
     """Hands out `Batch` objects to the agent of each batch topic; all other topics go Faust's own way."""
 
     batch_topics: ClassVar[frozenset[str]] = frozenset()
     drain_timeout_s: ClassVar[float] = 10.0
-    _thread: ConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,9 +47,6 @@ class Consumer(driver.Consumer):
         self._fetch = 0
         self._room = asyncio.Event()
         self._batch_ended = asyncio.Event()
-
-    def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     # -- what the worker calls -------------------------------------------------------------------
 
@@ -109,25 +102,13 @@ class Consumer(driver.Consumer):
 
     # -- handing out -----------------------------------------------------------------------------
 
-    async def _drain_messages(self, fetcher: ServiceT) -> None:
-        """Upstream's loop with one difference: a list of a batch topic is handed out whole."""
-        try:
-            while not self.should_stop and not fetcher.should_stop:
-                await self._drain_once()
-        except self.consumer_stopped_errors:
-            if not self.transport.app.should_stop:
-                raise
-        except asyncio.CancelledError:
-            if not self.transport.app.should_stop:
-                raise
-
-    async def _drain_once(self) -> None:
-        await asyncio.sleep(0)
+    async def drain_once(self) -> None:
+        """Fetch, and hand out what was fetched: a list of a batch topic whole."""
         self._thread.check()
         if not self.flow_active:
             await _wait_for(self.can_resume_flow, _NO_FLOW_S)
             return
-        if not self._get_active_partitions():
+        if not len(self._active_partitions):
             self._room.clear()
             await _wait_for(self._room, _NO_ROOM_S)
             return
@@ -137,15 +118,12 @@ class Consumer(driver.Consumer):
         generation = self.app.consumer_generation_id
         for fetched, items in (records or {}).items():
             tp = TP(fetched.topic, fetched.partition)
-            if self._is_rebalancing_since(generation):
+            if self.is_rebalancing_since(generation):
                 return  # everything is read again from the committed offset
             if tp.topic in self.batch_topics:
                 await self._hand_out(tp, items)
             elif tp in self._active_partitions or tp in self._buffered_partitions:
-                await self._one_by_one(tp, items, generation)
-
-    def _is_rebalancing_since(self, generation: int) -> bool:
-        return self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation
+                await self.hand_out_one_by_one(tp, items, generation)
 
     async def _hand_out(self, tp: TP, items: Sequence[StagedRecord]) -> None:
         progress = self._progress_of(tp)
@@ -198,18 +176,10 @@ class Consumer(driver.Consumer):
                 raise
             self.log.info("no seek in %s-%s, it is not ours any more: %r", *tp, error)
 
-    async def _one_by_one(self, tp: TP, items: Sequence[Any], generation: int) -> None:
-        """Upstream's way, for topics that did not ask for batches."""
-        for record in items:
-            if self._is_rebalancing_since(generation):
-                return
-            read = self._read_offset[tp]
-            if read is None or record.offset >= read:
-                if read and record.offset - read > 1 and self.app.topics.acks_enabled_for(tp.topic):
-                    await self._add_gap(tp, read + 1, record.offset)
-                message = self._to_message(tp, record)
-                await self.wait_first(self.callback(message), self.suspend_flow.wait())
-                self._read_offset[tp] = record.offset
+    def resume_flow(self) -> None:
+        """Go on after a rebalance."""
+        super().resume_flow()
+        self._room.set()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the committed offsets, and remember them as what comes next."""
@@ -255,40 +225,15 @@ class Consumer(driver.Consumer):
                     self._batch_ended.clear()
                     await self._batch_ended.wait()
         left = max(0.0, started + limit - time.monotonic())
-        in_time = await self._within(left + _COMMIT_TIMEOUT_S, super().wait_empty())
-        if not (in_time and await self._commit_now()):
+        in_time = await self.within(left + COMMIT_TIMEOUT_S, super().wait_empty())
+        if not (in_time and await self.commit_now()):
             self.log.warning("offsets could not be committed in time: what they cover will come twice")
         self._let_go()
-
-    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Commit what is finished while the partitions are still ours; then as Faust does."""
-        await self._commit_now()
-        await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Begin anew with every partition: all of them were revoked before."""
         self._let_go()
         await super().on_partitions_assigned(assigned, generation_id)
-
-    async def _commit_now(self) -> bool:
-        """Commit everything that is finished now; false where that takes longer than `_COMMIT_TIMEOUT_S`."""
-
-        async def twice() -> None:
-            # The first may only have waited for one that began before the last batch ended.
-            await self.commit()
-            await self.commit()
-
-        return await self._within(_COMMIT_TIMEOUT_S, twice())
-
-    async def _within(self, limit_s: float, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether the work ends in time. Upstream's commit swallows a cancellation, so nobody awaits one."""
-        task = asyncio.create_task(work)
-        done, _ = await asyncio.wait({task}, timeout=limit_s)
-        if done:
-            task.result()
-        else:
-            task.cancel()
-        return bool(done)
 
     def _let_go(self) -> None:
         abandoned = [batch for progress in self.progress.values() for batch in progress.revoke()]

@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 
 __all__ = ["ConsumerThread"]
 
-FETCH_WAIT_MS = 250
+FETCH_WAIT_MS = 200
 """How long a broker may wait for records to come. Faust says 1,500. A partition whose records were left with
 aiokafka for want of room is not part of the request under way, and waits until that is answered."""
 
@@ -27,13 +28,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
         aiokafka leaves the group after `max_poll_interval` without a fetch, and does not join again while there
         is none: a worker whose partitions all wait would be gone for good. And it keeps the error that ended
-        its coordination (an authorisation that was refused, say) until somebody asks. Raises that error.
+        its coordination (an authorisation that was refused, say) until somebody asks, which Faust does not.
+        Raises that error: a worker that cannot go on must exit.
         """
         consumer = self._ensure_consumer()
         consumer._subscription._last_fetch_ended = time.monotonic()  # noqa: SLF001
-        error = consumer._coordinator._pending_exception  # noqa: SLF001
-        if error is not None:
-            raise error
+        coordinator = consumer._coordinator  # noqa: SLF001
+        if coordinator._pending_exception is not None:  # noqa: SLF001
+            raise coordinator._pending_exception  # noqa: SLF001
+        for task in (coordinator._coordination_task, consumer._fetcher._fetch_task):  # noqa: SLF001
+            if task.done():
+                raise task.exception() or ConsumerStoppedError()
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
