@@ -7,6 +7,7 @@ Must not know: lanes, batches, requests.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -127,7 +128,8 @@ class Session:
             await asyncio.wait(tasks, timeout=1.0)
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(client.close(), timeout=1.0)
 
     async def _wait_for_client(self) -> Client:
         self.is_connected()

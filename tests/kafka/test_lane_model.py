@@ -184,6 +184,20 @@ class LaneMachine(RuleBasedStateMachine):
                 if index not in parcel.ends:
                     parcel.end(index, "dropped")
 
+    @rule(really=st.integers(0, 3))
+    def evict(self, really: int) -> None:
+        """Take everything out: what is returned is what waits, in order; what was not taken is not on the topic."""
+        if really == 0:
+            waiting = [parcel for parcel in self.parcels if len(parcel.ends) < len(parcel.values)]
+            self._allow_repeats_if_broken_up(set(waiting))
+            assert self.lane.evict() == waiting
+            for parcel in waiting:
+                for index, value in enumerate(parcel.values):
+                    if index not in parcel.ends:
+                        parcel.end(index, "dropped")
+                        if index >= parcel.taken:
+                            self.absent.add(value)
+
     def _allow_repeats_if_broken_up(self, gone: set[_Noting]) -> None:
         batch = self.lane.batch
         if batch is not None and any(parcel in gone for parcel, _, _ in batch.spans):

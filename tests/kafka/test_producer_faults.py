@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 
 import confluent_kafka
 import pytest
 from aiokafka import errors as kafka_errors
+from producing import Told, connection, eventually, producing, values_on
 
 from devtools.kafka import Brokers, Cluster, Node
 from pipeline.errors import StagerClosed
@@ -19,11 +21,11 @@ from pipeline.kafka import producer as producer_module
 from pipeline.kafka.lane import Lane
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicSpec, create
-from tests.kafka.producing import Told, connection, eventually, producing, values_on
 from tests.worker_harness import partition_count
 
 pytestmark = pytest.mark.kafka
 
+_MANY = 8
 _GRACE_S = 1.5
 """How much longer than its limit a close may take, on a busy machine."""
 
@@ -75,7 +77,7 @@ class Pump:
         return sum(parcel.done.is_set() for parcel in self.parcels)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def pumping(producer: Producer, topic: str, partitions: int) -> AsyncIterator[list[Pump]]:
     """A pump for each partition; at the end everything they put has been acknowledged."""
     pumps = [Pump(producer, producer.lane(topic, partition)) for partition in range(partitions)]
@@ -116,11 +118,17 @@ async def close_in_time(producer: Producer, timeout_s: float) -> None:
 async def give_up_and_close(bootstrap: str, topic: str, connected: Producer) -> None:
     """While nothing answers: a producer that was connected and one that never was end in time, and say so."""
     never = await started(bootstrap)
-    large = b"x" * 900_000  # more than all buffers on the way take
-    parcels = [put(producer, topic, *[large] * 8) for producer in (connected, never)]
+    parcels = []
+    for producer in (connected, never):
+        for partition in range(_MANY):  # more than all buffers on the way take
+            parcels.append(Told(b"x" * 900_000))
+            producer.put(producer.lane(topic, partition), parcels[-1])
+    asking = [asyncio.create_task(producer.partitions("never-heard-of")) for producer in (connected, never)]
     await asyncio.gather(close_in_time(connected, 0.5), close_in_time(never, 0.5))
-    for parcel in parcels:
-        assert [type(error) for error in parcel.failures.values()] == [StagerClosed] * 8
+    assert {type(parcel.failures[0]) for parcel in parcels} == {StagerClosed}
+    for task in asking:
+        with pytest.raises(StagerClosed):
+            await asyncio.wait_for(task, 2.0)
 
 
 def fault(node: Node, kind: str) -> None:
@@ -144,7 +152,8 @@ async def survive(kafka: Cluster, kind: str, seconds: float) -> None:
     """A broker goes away under load and comes back: see the tests for what holds."""
     (node,) = kafka.nodes
     pumped, other, unwanted = (f"{name}-{kind}-{seconds:g}" for name in ("pumped", "other", "unwanted"))
-    await create(connection(kafka.bootstrap), [TopicSpec(name, 1) for name in (pumped, other, unwanted)], 1)
+    specs = [TopicSpec(pumped, 1), TopicSpec(other, 1), TopicSpec(unwanted, _MANY)]
+    await create(connection(kafka.bootstrap), specs, 1)
     closing = await started(kafka.bootstrap)
     await put(closing, unwanted, b"before").wait()
     async with producing(kafka.bootstrap) as producer:
@@ -255,18 +264,25 @@ async def test_a_broker_that_was_never_there(nobody: str) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_broker_that_accepts_and_says_nothing() -> None:
-    """S9: a port that takes connections and never answers, as a frozen broker does: closing ends in its limit, at any
-    moment of getting acquainted, and leaves no connection open."""
+@pytest.mark.parametrize("polite", [False, True])
+async def test_a_broker_that_accepts_and_says_nothing(polite: bool) -> None:
+    """S9: a port that takes connections and never answers, as a frozen broker does, or only tells its versions:
+    closing ends in its limit, at any moment of getting acquainted, and leaves no connection open."""
     opened: list[asyncio.StreamWriter] = []
 
-    def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         opened.append(writer)
+        with contextlib.suppress(OSError, EOFError):
+            if polite:
+                *_, correlation_id = struct.unpack_from(">ihhi", await reader.readexactly(12))
+                # ApiVersions v0: no error, and of one kind of request, Metadata, the versions 0 to 5.
+                answer = struct.pack(">ihihhh", correlation_id, 0, 1, 3, 0, 5)
+                writer.write(struct.pack(">i", len(answer)) + answer)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
         bootstrap = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for turns in (0, 1, 2, 5, 50):
+        for turns in (0, 1, 2, 5, 50, 100):
             producer = await started(bootstrap)
             parcel = put(producer, "t", b"x")
             for _ in range(turns):
@@ -281,7 +297,8 @@ async def test_a_broker_that_accepts_and_says_nothing() -> None:
         server.close()
         for writer in opened:
             writer.close()
-            await asyncio.wait_for(writer.wait_closed(), 5)
+            with contextlib.suppress(OSError):
+                await asyncio.wait_for(writer.wait_closed(), 5)
 
 
 async def test_asking_for_a_topic_does_not_make_one(frail: Cluster) -> None:

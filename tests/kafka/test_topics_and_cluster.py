@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import errors as kafka_errors
+from producing import Told, connection, eventually, producing, values_on
 
 from devtools.kafka import Brokers
 from pipeline.errors import MissingTopics, StagerClosed
@@ -25,7 +26,6 @@ from pipeline.kafka.topics import (
     partition_counts,
 )
 from pipeline.settings import Settings
-from tests.kafka.producing import Told, connection, eventually, producing, values_on
 
 pytestmark = pytest.mark.kafka
 
@@ -133,11 +133,15 @@ async def test_what_waits_for_its_topic_goes_first(kafka: Brokers, namespace: st
             parcels.append(Told(b"%d" % number))
             cluster.put_when_known(spec, hashed, parcels[-1])
 
+        def put_more() -> None:
+            assert cluster.partitions == {spec.name: 2}
+            for number in range(10, 20):
+                put(number, 6 + number % 3)
+
+        cluster.learn(spec, put_more)  # before the others: it is told before they are written
         for number in range(10):
             put(number, 6 + number % 3)  # partitions 0, 1, 0
-        await eventually(lambda: spec.name in cluster.partitions, "the topic to be known")
-        for number in range(10, 20):
-            put(number, 6 + number % 3)
+        await eventually(lambda: len(parcels) == 20, "the topic to be known")
         for parcel in parcels:
             await parcel.wait()
         put(20, 1)
