@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pipeline.client.default import health, stage, stage_blocking, use_stager
-from pipeline.types import NO_DATA, Health, Staged
+from pipeline.types import NO_DATA, Health, Prepared, Staged
 
 if TYPE_CHECKING:
     import faust
@@ -25,6 +25,7 @@ __all__ = [
     "NO_DATA",
     "Health",
     "NoopStager",
+    "Prepared",
     "Settings",
     "Staged",
     "StagepostError",

@@ -165,11 +165,7 @@ class KafkaStager(Stager):
         time: datetime | None = None,
         headers: ExtraHeaders | None = None,
     ) -> Prepared:
-        """The checked event as a row for the application's own table (S11): it commits or vanishes with the
-        application's transaction, and `relay` ships it afterwards.
-
-        Does no I/O; safe from any thread. Raises a caller error, as `stage` does.
-        """
+        """See `Stager.prepare`."""
         self._check_usable()
         event = self._checker.check(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, headers=headers
@@ -177,12 +173,7 @@ class KafkaStager(Stager):
         return Prepared(event.id, encode(event.row))
 
     async def relay(self, row: bytes) -> Staged:
-        """Ship a row that `prepare` gave; delete it from the application's table once this returns.
-
-        Out: `Staged` with `via="topic"`: acknowledged by the broker. Raises `BadRow` for bytes that are no row
-        or a newer version's, `StagingRefused` for a row the broker never takes, `StagingUnavailable` otherwise:
-        the row stays in the table and is relayed again. Relay rows of one key in order, one after the other.
-        """
+        """See `Stager.relay`."""
         loop = self._own_loop()
         outcome: asyncio.Future[Staged] = loop.create_future()
         # outbox=never: the row has its place in the application's table and needs no second one.

@@ -15,8 +15,9 @@ from catalog import Catalog, load
 from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import StagerClosed
 from pipeline.ids import uuid7
+from pipeline.outbox.row import Row, decode, encode
 from pipeline.settings import Settings
-from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Staged
+from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Staged
 
 __all__ = ["NoopStager", "Stager", "load_catalog"]
 
@@ -109,6 +110,33 @@ class Stager:
         """
         raise NotImplementedError
 
+    def prepare(
+        self,
+        key: str,
+        payload: Payload,
+        *,
+        tenant: str | None = None,
+        subject: str | None = None,
+        id: str | None = None,  # noqa: A002 -- the CloudEvents name
+        time: datetime | None = None,
+        headers: ExtraHeaders | None = None,
+    ) -> Prepared:
+        """The checked event as a row for the application's own table (S11): it commits or vanishes with the
+        application's transaction, and `relay` ships it afterwards.
+
+        Does no I/O; safe from any thread. Raises a caller error, as `stage` does.
+        """
+        raise NotImplementedError
+
+    async def relay(self, row: bytes) -> Staged:
+        """Ship a row that `prepare` gave; delete it from the application's table once this returns.
+
+        Out: `Staged` with `via="topic"`: acknowledged by the broker. Raises `BadRow` for bytes that are no row
+        or a newer version's, `StagingRefused` for a row the broker never takes, `StagingUnavailable` otherwise:
+        the row stays in the table and is relayed again. Relay rows of one key in order, one after the other.
+        """
+        raise NotImplementedError
+
     async def __aenter__(self) -> Self:
         """Start."""
         await self.start()
@@ -156,6 +184,17 @@ class NoopStager(Stager):
         """The same."""
         self._check_usable()
         return Staged(id or uuid7(), "noop")
+
+    def prepare(self, key: str, payload: Payload, *, id: str | None = None, **_: Any) -> Prepared:  # noqa: A002, ARG002
+        """A row without an event; `relay` forgets it."""
+        self._check_usable()
+        row = Row(id or uuid7(), b"", None, [])
+        return Prepared(row.id, encode(row))
+
+    async def relay(self, row: bytes) -> Staged:
+        """Return at once with `via="noop"`; the row may be deleted. Raises `BadRow` for bytes that are no row."""
+        self._check_usable()
+        return Staged(decode(row).id, "noop")
 
     async def health(self) -> Health:
         """Healthy until it is closed: there is nothing that could be ill."""

@@ -12,15 +12,19 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from catalog import Catalog, OwnTopics
+from catalog.policies import Outbox
+from pipeline import staging
 from pipeline.client.event import Event, EventChecker, encode
 from pipeline.client.stager import Stager, load_catalog
 from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import StagerClosed
+from pipeline.outbox.row import decode as decode_row
+from pipeline.outbox.row import encode as encode_row
 from pipeline.partition import partition_of
 from pipeline.settings import Settings
 from pipeline.staging import check_extra_headers
 from pipeline.testing.event import ANY, StagedEvent, decoded, differences, kept, shown
-from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Staged
+from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Staged
 
 __all__ = ["MemoryStager"]
 
@@ -87,15 +91,37 @@ class MemoryStager(Stager):
         event = self._checker.check(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
-        with self._lock:
-            if self._error is not None:
-                raise self._error.with_traceback(None)
-            staged = self._place(event)
-            self._events.append(kept(event, staged))
-            waiting = list(self._waiting.items())
-        for woken, loop in waiting:
-            loop.call_soon_threadsafe(woken.set)
-        return staged
+        return self._keep(event, event.policy.outbox)
+
+    def prepare(
+        self,
+        key: str,
+        payload: Payload,
+        *,
+        tenant: str | None = None,
+        subject: str | None = None,
+        id: str | None = None,  # noqa: A002 -- the CloudEvents name
+        time: datetime | None = None,
+        headers: ExtraHeaders | None = None,
+    ) -> Prepared:
+        """Check the event and give its row; it counts as staged once it is relayed."""
+        if self._closed:
+            raise StagerClosed
+        event = self._checker.check(
+            key, payload, tenant=tenant, subject=subject, id=id, time=time, headers=headers
+        )
+        return Prepared(event.id, encode_row(event.row))
+
+    async def relay(self, row: bytes) -> Staged:
+        """Keep the event of a row. Raises `BadRow`."""
+        if self._closed:
+            raise StagerClosed
+        decoded_row = decode_row(row)
+        headers = dict(decoded_row.headers)
+        definition = self._catalog.require(headers[staging.DEFINITION].decode())
+        tenant = headers.get(staging.TENANT, b"").decode() or None
+        policy = self._catalog.policy(definition.key)
+        return self._keep(Event(decoded_row, policy, definition, tenant), "never")
 
     async def health(self) -> Health:
         """Down while it is told to fail and once it is closed, else healthy."""
@@ -202,8 +228,19 @@ class MemoryStager(Stager):
             with self._lock:
                 del self._waiting[woken]
 
-    def _place(self, event: Event) -> Staged:
-        if event.policy.outbox == "always":
+    def _keep(self, event: Event, outbox: Outbox) -> Staged:
+        with self._lock:
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            staged = self._place(event, outbox)
+            self._events.append(kept(event, staged))
+            waiting = list(self._waiting.items())
+        for woken, loop in waiting:
+            loop.call_soon_threadsafe(woken.set)
+        return staged
+
+    def _place(self, event: Event, outbox: Outbox) -> Staged:
+        if outbox == "always":
             self._sequence += 1
             return Staged(event.id, "outbox", sequence=self._sequence)
         partition = partition_of(event.key, self._settings.topic_partitions)

@@ -12,7 +12,7 @@ from pipeline.clock import Clock
 from pipeline.settings import Settings
 from pipeline.testing import SteppingClock
 
-NAME = "client_events"
+NAME = __name__
 SOURCE = "//tests/client"
 
 

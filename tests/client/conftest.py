@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.client import client_events
 from tests.client.wire import Wire
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def program_env() -> dict[str, str]:
     """The environment of a program that stages with the catalog of these tests."""
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)]),
-        "STREAMING_CATALOG": "client_events",
-        "STREAMING_CLOUDEVENTS_SOURCE": "//tests/client",
+        "PYTHONPATH": str(ROOT),
+        "STREAMING_CATALOG": client_events.NAME,
+        "STREAMING_CLOUDEVENTS_SOURCE": client_events.SOURCE,
     }

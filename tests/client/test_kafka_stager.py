@@ -14,7 +14,6 @@ from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import (
     ErrorClass,
     StagingRefused,
-    StagingUnavailable,
     is_caller_error,
 )
 from pipeline.partition import partition_of
@@ -115,20 +114,6 @@ async def test_what_the_broker_refuses(kafka: Brokers, namespace: str) -> None:
         assert all(isinstance(answer, Staged) for answer in answers)
         assert await stager.health() == ("healthy", "")
     assert ids(kafka, namespace) == {f"small-{number}": 1 for number in range(9)}
-
-
-async def test_outbox_always_is_refused(kafka: Brokers, namespace: str) -> None:
-    """Without an outbox, an event that must go through one is refused rather than staged otherwise (D6)."""
-    async with opened(kafka, namespace) as stager:
-        for error in await asyncio.gather(
-            stager.stage("thing.always", 1), return_exceptions=True
-        ) + await asyncio.gather(
-            asyncio.to_thread(stager.stage_blocking, "thing.always", 1), return_exceptions=True
-        ):
-            assert isinstance(error, StagingUnavailable)
-            assert "outbox=always" in str(error)
-            assert not error.unknown
-    assert not ids(kafka, namespace)
 
 
 # --- the topic

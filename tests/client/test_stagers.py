@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from devtools.kafka import Brokers
 from pipeline import NO_DATA, NoopStager, Stager
 from pipeline.client.kafka_stager import KafkaStager
-from pipeline.errors import StagepostError, StagerClosed
+from pipeline.errors import InvalidField, StagepostError, StagerClosed, StagingUnavailable
+from pipeline.outbox.row import BadRow
 from pipeline.testing import MemoryStager
 from tests.client.client_events import Order, settings
 from tests.worker_harness import read_all
@@ -43,14 +45,17 @@ ACCEPTED: tuple[dict[str, object], ...] = (
 )
 
 
-@pytest.fixture(params=["memory", "noop", pytest.param("kafka", marks=pytest.mark.kafka)])
-async def stager(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[Stager]:
-    """Each stager in turn, started."""
-    fields: dict[str, object] = {"namespace": namespace}
-    if request.param == "kafka":
+@pytest.fixture(
+    params=["memory", "noop", *(pytest.param(n, marks=pytest.mark.kafka) for n in ("kafka", "outbox"))]
+)
+async def stager(request: pytest.FixtureRequest, namespace: str, tmp_path: Path) -> AsyncIterator[Stager]:
+    """Each stager in turn, started; the real one without and with an outbox."""
+    fields: dict[str, object] = {"namespace": namespace, "enabled": request.param != "noop"}
+    if request.param in ("kafka", "outbox"):
         broker: Brokers = request.getfixturevalue("kafka")
         fields["brokers"] = broker.bootstrap
-    fields["enabled"] = request.param != "noop"
+    if request.param == "outbox":
+        fields["outbox_dir"] = str(tmp_path)
     given = settings(**fields)
     async with MemoryStager(given) if request.param == "memory" else Stager(given) as started:
         yield started
@@ -115,6 +120,56 @@ async def test_the_record(stager: Stager, request: pytest.FixtureRequest) -> Non
         bootstrap = request.getfixturevalue("kafka").bootstrap
         records = read_all(bootstrap, f"{stager._settings.namespace}.staging")
         assert {(r.partition, r.offset, r.key, r.value, tuple(r.headers)) for r in records} == expected
+
+
+async def test_outbox_always(stager: Stager) -> None:
+    """outbox=always is durable in the outbox, each row behind the one before; without an outbox it is refused (D6)."""
+    if isinstance(stager, KafkaStager) and not stager._settings.outbox_dir:
+        with pytest.raises(StagingUnavailable, match="OUTBOX_DIR"):
+            await stager.stage("thing.always", 1)
+    else:
+        first, second = [await stager.stage("thing.always", n, id=str(n)) for n in range(2)]
+        if isinstance(stager, NoopStager):
+            assert (first.via, second.sequence) == ("noop", None)
+        else:
+            assert (first.via, first.id, first.topic, first.offset) == ("outbox", "0", None, None)
+            assert first.sequence is not None
+            assert second.sequence == first.sequence + 1
+
+
+async def test_prepared_rows(stager: Stager, request: pytest.FixtureRequest) -> None:
+    """A prepared event is staged when its row is relayed, not before, as the record it would have been (S11)."""
+    fake = MemoryStager(stager._settings)
+    for number, arguments in enumerate(ACCEPTED):
+        sound = call(
+            {name: value for name, value in arguments.items() if name != "policy"},
+            id=f"id-{number}",
+            time=NOON,
+        )
+        prepared = stager.prepare(**sound)  # type: ignore[arg-type]
+        assert prepared.id == f"id-{number}"
+        if isinstance(stager, MemoryStager):
+            stager.assert_staged_count(
+                str(sound["key"]), sum(a["key"] == sound["key"] for a in ACCEPTED[:number])
+            )
+        staged = await stager.relay(prepared.bytes)
+        assert staged.id == prepared.id
+        assert staged[1:] == (await fake.stage(**sound))[1:] or isinstance(stager, NoopStager)  # type: ignore[arg-type]
+    expected = {(event.record_key, event.value, event.record_headers) for event in fake.events}
+    if isinstance(stager, MemoryStager):
+        assert {(event.record_key, event.value, event.record_headers) for event in stager.events} == expected
+        assert [(event.tenant, event.payload) for event in stager.events] == [
+            (event.tenant, event.payload) for event in fake.events
+        ]
+    if isinstance(stager, KafkaStager):
+        bootstrap = request.getfixturevalue("kafka").bootstrap
+        records = read_all(bootstrap, f"{stager._settings.namespace}.staging")
+        assert {(r.key, r.value, tuple(r.headers)) for r in records} == expected
+    with pytest.raises(BadRow):
+        await stager.relay(b"")
+    if not isinstance(stager, NoopStager):
+        with pytest.raises(InvalidField):
+            stager.prepare("thing.happened", 1, id="")
 
 
 async def test_many_at_once(stager: Stager) -> None:

@@ -109,6 +109,7 @@ def test_all_problems_are_told_at_once() -> None:
     found = problems_of(
         {
             "STREAMING_WEB_PORT": "http",
+            "STREAMING_COMPRESSION": "zip",
             "STREAMING_BROKER": "kafka:9092",
             "STREAMING_STAGE_TIMEOUT_S": "40",
             "STREAMING_CATALOG": "  ",
@@ -116,6 +117,7 @@ def test_all_problems_are_told_at_once() -> None:
     )
     assert [problem.partition(":")[0] for problem in found] == [
         "STREAMING_BROKER",
+        "STREAMING_COMPRESSION",
         "STREAMING_WEB_PORT",
         "STREAMING_BROKERS",
         "STREAMING_CATALOG",
