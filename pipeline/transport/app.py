@@ -5,6 +5,7 @@ Owns: Faust's configuration. Must not know: catalog, delivery, agents.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 
 import faust
@@ -22,6 +23,8 @@ from pipeline.transport.watchdog import end_process_after
 
 __all__ = ["App", "make_app"]
 
+_FAUST_PREFIX = "STAGEPOST_FAUST_"
+"""Variables that may override Faust's settings, for emergencies: STAGEPOST_FAUST_BROKER_SESSION_TIMEOUT=6."""
 _BATCH_RECORDS = 500
 """Records in a batch at most: a few milliseconds of work, so that the loop stays free for everything else."""
 _STOP_S = 10.0
@@ -90,8 +93,10 @@ def make_app(settings: Settings) -> App:
     app = App(
         own.group,
         broker=url,
-        # Faust lets unprefixed environment variables override these arguments: APP_VERSION would stop the start.
-        env_prefix="STAGEPOST_FAUST_",
+        # Faust lets environment variables override these arguments: APP_VERSION would stop the start. And
+        # APP_ENV_PREFIX overrides the prefix.
+        env_prefix=_FAUST_PREFIX,
+        env={name: value for name, value in os.environ.items() if name.startswith(_FAUST_PREFIX)},
         origin="pipeline",
         autodiscover=False,
         broker_client_id=settings.client_id,

@@ -20,6 +20,7 @@ from faust.types.transports import TPorTopicSet
 from pipeline.plan import StagedRecord
 from pipeline.transport.mended import COMMIT_TIMEOUT_S, MendedConsumer
 from pipeline.transport.progress import Batch, Memory, Progress
+from pipeline.transport.thread import Fetched
 
 __all__ = ["AHEAD", "UNFINISHED_BYTES", "Consumer"]
 
@@ -116,18 +117,22 @@ class Consumer(MendedConsumer):
         # While a partition is left out for want of room, do not sit long in a fetch that leaves it out too.
         records, _ = await self._wait_next_records(0.02 if self._buffered_partitions else 1.0)
         generation = self.app.consumer_generation_id
-        for fetched, items in (records or {}).items():
+        if not isinstance(records, Fetched):
+            return
+        for fetched, items in records.items():
             tp = TP(fetched.topic, fetched.partition)
             if self.is_rebalancing_since(generation):
                 return  # everything is read again from the committed offset
             if tp.topic in self.batch_topics:
-                await self._hand_out(tp, items)
+                await self._hand_out(tp, items, records.before.get(tp), records.after.get(tp))
             elif tp in self._active_partitions or tp in self._buffered_partitions:
                 await self.hand_out_one_by_one(tp, items, generation)
 
-    async def _hand_out(self, tp: TP, items: Sequence[StagedRecord]) -> None:
+    async def _hand_out(
+        self, tp: TP, items: Sequence[StagedRecord], before: int | None, after: int | None
+    ) -> None:
         progress = self._progress_of(tp)
-        first = items[0].offset
+        first = items[0].offset if before is None else min(before, items[0].offset)
         if progress.cause or tp in self._paused_partitions:
             progress.leave_out(first)
             return
@@ -141,14 +146,14 @@ class Consumer(MendedConsumer):
             return
         if progress.expected is not None and first > progress.expected:
             self.log.error(
-                "%s-%s: the log has nothing between offsets %s and %s: what was there is lost if retention "
-                "deleted it before it was delivered",
+                "%s-%s: the log has nothing between offsets %s and %s: if retention deleted what was there, it "
+                "was never delivered",
                 *tp,
                 progress.expected,
                 first,
             )
         (channel,) = self.app.topics._tp_index[tp]  # type: ignore[attr-defined]  # noqa: SLF001
-        batch = progress.hand_out(items)
+        batch = progress.hand_out(items, after)
         if batch is not None:
             channel.queue.force_put_nowait(batch)
         if progress.is_full:

@@ -39,12 +39,14 @@ class Batch:
 
     __slots__ = ("first_offset", "next_offset", "owner", "partition", "records", "size", "state", "topic")
 
-    def __init__(self, topic: str, partition: int, records: Sequence[StagedRecord], owner: Progress) -> None:
+    def __init__(
+        self, topic: str, partition: int, records: Sequence[StagedRecord], next_offset: int, owner: Progress
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self.records = records
         self.first_offset = records[0].offset
-        self.next_offset = records[-1].offset + 1
+        self.next_offset = next_offset
         self.size = sum(len(record.value or b"") for record in records) + _RECORD_BYTES * len(records)
         self.owner = owner
         self.state = "waiting"
@@ -98,35 +100,37 @@ class Progress:
         self.expected = offset
         self._certain_from = fetch
 
-    def must_seek(self, first_offset: int, fetch: int) -> int | None:
-        """Whether a list of this fetch leaves out records; then the offset to go back to.
+    def must_seek(self, offset: int, fetch: int) -> int | None:
+        """Whether a list that was read from this offset on leaves out records; then the offset to go back to.
 
-        A jump in a fetch that certainly began at `expected` is a true gap of the log (retention, compaction,
-        transaction markers) and is accepted.
+        A jump in a fetch that certainly began at `expected` is a true gap of the log (retention) and is accepted.
         """
-        if self.expected is None or first_offset <= self.expected:
+        if self.expected is None or offset <= self.expected:
             return None
         if self._certain_from is not None and fetch >= self._certain_from:
             return None
         return self.expected
 
-    def hand_out(self, records: Sequence[StagedRecord]) -> Batch | None:
-        """The batch to hand out for fetched records; None where all of them were handed out before."""
+    def hand_out(self, records: Sequence[StagedRecord], position: int | None = None) -> Batch | None:
+        """The batch to hand out for fetched records; None where all of them were handed out before.
+
+        `position`: where the consumer stands after them, behind markers of transactions for instance.
+        """
         if self.expected is not None and records[0].offset < self.expected:
             records = [record for record in records if record.offset >= self.expected]
             if not records:
                 return None
-        batch = Batch(self.topic, self.partition, records, self)
-        self.expected = batch.next_offset
+        self.expected = max(position or 0, records[-1].offset + 1)
+        batch = Batch(self.topic, self.partition, records, self.expected, self)
         self._certain_from = None
         self._unfinished.append(batch)
         self._take(batch.size)
         return batch
 
-    def leave_out(self, first_offset: int) -> None:
-        """A fetched list is not handed out: the partition waits. It will be fetched again."""
+    def leave_out(self, offset: int) -> None:
+        """A list that was read from this offset on is not handed out, for the partition waits: it comes again."""
         if self.expected is None:
-            self.expected = first_offset
+            self.expected = offset
 
     def begin(self, batch: Batch) -> bool:
         """Whether the batch may be worked on; it then must end by `finish`, or by `hold_at`."""

@@ -8,16 +8,33 @@ Must not know: batches.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import ConsumerStoppedError
+from faust.transport.consumer import RecordMap
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 
-__all__ = ["ConsumerThread"]
+__all__ = ["ConsumerThread", "Fetched"]
 
 FETCH_WAIT_MS = 200
 """How long a broker may wait for records to come. Faust says 1,500. A partition whose records were left with
 aiokafka for want of room is not part of the request under way, and waits until that is answered."""
+
+
+class Fetched(dict[TP, list[Any]]):
+    """What one fetch brought, and for each partition the positions of the consumer before and after it.
+
+    Records need not follow one another: between them stand the markers of transactions, and what was compacted
+    away. Positions do.
+    """
+
+    def __init__(self, records: RecordMap, before: Mapping[TP, int], after: Mapping[TP, int]) -> None:
+        super().__init__(records)
+        self.before = before
+        self.after = after
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -40,9 +57,28 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if task.done():
                 raise task.exception() or ConsumerStoppedError()
 
+    async def _fetch_records(
+        self,
+        consumer: AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 -- upstream's signature
+        max_records: int | None = None,
+    ) -> RecordMap:
+        before = _positions(consumer)
+        records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        return Fetched(records, before, _positions(consumer))
+
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
         # A producer that uses transactions may take back what it wrote: that is no event. Faust would read it.
         consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer
+
+
+def _positions(consumer: AIOKafkaConsumer) -> dict[TP, int]:
+    assignment = consumer._subscription.subscription.assignment  # noqa: SLF001
+    if assignment is None:
+        return {}
+    states = ((tp, assignment.state_value(tp)) for tp in assignment.tps)
+    return {TP(*tp): state.position for tp, state in states if state.has_valid_position}

@@ -13,8 +13,8 @@ from confluent_kafka.admin import AdminClient
 from faust.types import TP, Message
 
 from devtools.kafka import Brokers
+from tests.kafka_client import OutRecord, committed, create_topic, produce
 from tests.transport.batch_app import PARTITIONS, BatchApp, running, until
-from tests.worker_harness import OutRecord, committed, create_topic, produce
 
 pytestmark = pytest.mark.kafka
 

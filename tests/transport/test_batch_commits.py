@@ -11,8 +11,8 @@ import pytest
 from devtools.kafka import Brokers
 from pipeline.staging import RawHeaders
 from pipeline.transport.progress import Batch
+from tests.kafka_client import OutRecord, committed, create_topic, produce
 from tests.transport.batch_app import BatchApp, running, until
-from tests.worker_harness import OutRecord, committed, create_topic, produce
 
 pytestmark = pytest.mark.kafka
 

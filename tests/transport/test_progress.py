@@ -14,7 +14,7 @@ from pipeline.transport.progress import Batch, Memory, Progress
 
 AHEAD = 12
 MEMORY = 60_000  # some twenty records
-GAP = frozenset({20, 21, 22, 45})  # offsets that the log does not have, as after a transaction or compaction
+GAP = frozenset({4, 20, 21, 22, 45})  # offsets without a record: markers of transactions, compaction
 LOG = tuple(offset for offset in range(400) if offset not in GAP)
 LIST = 5  # records in a fetched list, at most
 
@@ -63,6 +63,8 @@ class OnePartition(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.committed = 0
+        self.log_start = 0
+        self.deleted: set[int] = set()
         self.assign()
 
     def assign(self) -> None:
@@ -74,7 +76,7 @@ class OnePartition(RuleBasedStateMachine):
         self.owned: dict[int, Batch] = {}  # offset -> the batch that has it now
         self.finished: set[int] = set()
         self.batches: list[Batch] = []
-        self.on_its_way: tuple[int, list[Staged]] | None = None
+        self.on_its_way: tuple[int, int, list[Staged], int] | None = None
         self.is_certain = True
 
     @initialize(start=st.sampled_from([None, 0, 7]))
@@ -91,24 +93,26 @@ class OnePartition(RuleBasedStateMachine):
     def fetch_begins(self, count: int) -> None:
         """The fetcher takes a list at its position; what happens before it arrives is up to the other rules."""
         self.fetch += 1
+        start = self.position = max(self.position, self.log_start)
         found = [offset for offset in LOG if offset >= self.position][:count]
         if found:
             self.position = found[-1] + 1
-            self.on_its_way = (self.fetch, records(*found))
+            while self.position in GAP:
+                self.position += 1
+            self.on_its_way = (self.fetch, start, records(*found), self.position)
 
     @precondition(lambda self: self.on_its_way is not None)
     @rule()
     def fetch_arrives(self) -> None:
         """The consumer deals with the list as `Consumer._hand_out` does."""
         assert self.on_its_way is not None
-        fetch, found = self.on_its_way
+        fetch, start, found, end = self.on_its_way
         self.on_its_way = None
-        first = found[0].offset
         if self.progress.cause:
-            self.progress.leave_out(first)
+            self.progress.leave_out(start)
             return
         expected = self.progress.expected
-        back_to = self.progress.must_seek(first, fetch)
+        back_to = self.progress.must_seek(start, fetch)
         if back_to is not None:
             assert back_to == expected
             self.position = back_to
@@ -116,9 +120,10 @@ class OnePartition(RuleBasedStateMachine):
             self.is_certain = True
             return
         if expected is not None:
-            left_out = [offset for offset in LOG if expected <= offset < first]
-            assert not left_out, f"skipped {left_out} without a seek"
-        batch = self.progress.hand_out(found)
+            left_out = {o for o in LOG if expected <= o < found[0].offset}
+            self.deleted |= {o for o in left_out if o < self.log_start}
+            assert left_out <= self.deleted, f"skipped {left_out - self.deleted} without a seek"
+        batch = self.progress.hand_out(found, end)
         new = [record.offset for record in found if expected is None or record.offset >= expected]
         if batch is None:
             assert not new, f"did not hand out {new}"
@@ -165,7 +170,7 @@ class OnePartition(RuleBasedStateMachine):
         self.progress.finish(batch)  # says it again: nothing happens
         self.finished.update(offsets)
 
-    @rule(kind=st.sampled_from(["late", "hold", "give back", "revoke", "move"]), data=st.data())
+    @rule(kind=st.sampled_from(["late", "hold", "give back", "revoke", "move", "retention"]), data=st.data())
     def is_disturbed(self, kind: str, data: st.DataObject) -> None:
         """One of the things that happen now and then."""
         if kind == "late":
@@ -176,6 +181,8 @@ class OnePartition(RuleBasedStateMachine):
             self.gives_back()
         elif kind == "revoke":
             self.revoked()
+        elif kind == "retention":
+            self.log_start += data.draw(st.integers(0, 10))
         elif kind == "move":
             self.position_moves(data.draw(st.integers(0, 30)), data.draw(st.integers(0, 8)))
 
@@ -236,7 +243,8 @@ class OnePartition(RuleBasedStateMachine):
         """T6: everything below the committable offset has reached an end."""
         upto = self.progress.committable
         if upto is not None:
-            unfinished = [o for o in LOG if self.committed <= o < upto and o not in self.finished]
+            ended = self.finished | self.deleted
+            unfinished = [o for o in LOG if self.committed <= o < upto and o not in ended]
             assert not [o for o in unfinished if o in self.owned or o >= self.first], unfinished
 
     @invariant()
@@ -244,7 +252,8 @@ class OnePartition(RuleBasedStateMachine):
         """A finished prefix is not held back: else the last events of a day would come again with every deploy."""
         open_offsets = [offset for offset in self.owned if offset not in self.finished]
         if self.owned and not open_offsets:
-            assert self.progress.committable == max(self.owned) + 1
+            assert self.progress.committable is not None
+            assert set(range(max(self.owned) + 1, self.progress.committable)) <= GAP
 
     @invariant()
     def is_bounded(self) -> None:

@@ -11,7 +11,11 @@ from mode import CrashingSupervisor
 from pipeline.settings import Settings
 from pipeline.transport.app import make_app
 
-PARAMS = {name: param for name, param in FaustSettings.SETTINGS.items() if not param.version_deprecated}
+PARAMS = {
+    name: param
+    for name, param in FaustSettings.SETTINGS.items()
+    if not param.version_deprecated and name != "reply_to"
+}
 VARIABLES = {param.env_name for param in PARAMS.values() if param.env_name}
 
 
@@ -32,9 +36,9 @@ def shown(value: object) -> str:
 
 
 def configuration() -> dict[str, str]:
-    """Every setting of Faust as the app has it, but for those that name a process or a prefix."""
+    """Every setting of Faust as the app has it."""
     conf = make_app(settings()).conf
-    return {name: shown(getattr(conf, name)) for name in PARAMS if name not in ("reply_to", "env_prefix")}
+    return {name: shown(getattr(conf, name)) for name in PARAMS}
 
 
 def test_the_shell_does_not_change_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
