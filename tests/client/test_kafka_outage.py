@@ -93,10 +93,7 @@ async def test_nobody_listens() -> None:
             failure(stager, "task"), failure(stager, "thread", thread=True), stager.health()
         )
         began = time.monotonic()
-        task = asyncio.create_task(failure(stager, "again"))
-        await asyncio.sleep(0)
-        await task
-    assert time.monotonic() - began < 2 + 2 * LATE_S
+    assert time.monotonic() - began < LATE_S
     for found in (error, other):
         assert (found.error_class, found.unknown) == (ErrorClass.BROKER_UNAVAILABLE, False)
         assert "127.0.0.1" in str(found)
