@@ -10,75 +10,18 @@ answers without appending it twice (KIP-98).
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from pipeline.kafka.encoding import Identity, OutRecord, encode, estimate
+from pipeline.kafka.batch import Batch, Parcel, Span, count_of, tell
+from pipeline.kafka.encoding import Identity, encode, estimate
 
 __all__ = ["Batch", "Lane", "Parcel"]
-
-log = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S = 0.05
 _LAST_BACKOFF_S = 1.0
 _EXPIRY_GRAIN_S = 0.1
 _SEQUENCE_MASK = 0x7FFFFFFF
-
-
-class Parcel:
-    """Records in order, handed over together. Subclasses say what becomes of them.
-
-    Every record ends exactly once: acknowledged, refused, given up, or taken back. The three methods are called
-    from the producer's loop, must not block and should not raise: what they raise is logged, and goes no further.
-    """
-
-    __slots__ = ("deadline", "records", "taken")
-
-    def __init__(self, records: Sequence[OutRecord], deadline: float | None = None) -> None:
-        self.records = records
-        self.deadline = deadline
-        self.taken = 0
-        """How many of the records have been part of a batch that may have been sent."""
-
-    def acked(self, first: int, count: int, offset: int) -> None:
-        """Records `first` to `first + count` are on the topic, the first at `offset` (-1: not known)."""
-        raise NotImplementedError
-
-    def refused(self, index: int, error: BaseException) -> None:
-        """The broker will never take this record as it is."""
-        raise NotImplementedError
-
-    def given_up(self, first: int, count: int, error: BaseException) -> None:
-        """The deadline passed, or the producer closed. Whether the records are on the topic is unknown where
-        they were `taken`."""
-        raise NotImplementedError
-
-
-_Span = tuple[Parcel, int, int]
-"""Of a parcel, from this record on, so many."""
-
-
-class Batch:
-    """Records that are sent together, and how they were encoded last."""
-
-    __slots__ = ("base_sequence", "count", "data", "identity", "in_doubt", "spans")
-
-    def __init__(self, spans: list[_Span], *, in_doubt: bool = False) -> None:
-        self.spans = spans
-        self.count = _count(spans)
-        self.in_doubt = in_doubt
-        """Whether an attempt went out without an answer: the records may be on the topic."""
-        self.identity: Identity | None = None
-        """Of `data`; None: it is to be encoded."""
-        self.base_sequence = 0
-        self.data: bytes | bytearray = b""
-
-    def keep(self, spans: list[_Span]) -> None:
-        """Hold only these records from now on."""
-        self.spans = spans
-        self.count = _count(spans)
-        self.identity = None
 
 
 class Lane:
@@ -103,7 +46,7 @@ class Lane:
         """Records that have not ended: in the queue, to be sent again, in the unresolved batch."""
         self.deadline: float | None = None
         """`expire` has nothing to do before."""
-        self._queue: deque[_Span] = deque()
+        self._queue: deque[Span] = deque()
         self._again: deque[Batch] = deque()
         """What is left of batches that were refused or broken up, to be sent ahead of the queue."""
         self._sequence = 0
@@ -133,7 +76,7 @@ class Lane:
         if batch is None:
             batch = self.batch = self._next_batch(limit_bytes)
         if batch.identity != identity:
-            batch.data = encode(_records(batch.spans), compression, identity, self._sequence, now_ms)
+            batch.data = encode(batch.records(), compression, identity, self._sequence, now_ms)
             batch.base_sequence = self._sequence
             batch.identity = identity
         return batch
@@ -145,7 +88,7 @@ class Lane:
         self._recovered()
         at = offset
         for parcel, first, count in batch.spans:
-            _tell(parcel.acked, first, count, at)
+            tell(parcel.acked, first, count, at)
             if offset >= 0:
                 at += count
 
@@ -177,9 +120,9 @@ class Lane:
             self._lose_place()
         if batch.count == 1:
             ((parcel, first, _),) = batch.spans
-            _tell(parcel.refused, first, error)
+            tell(parcel.refused, first, error)
         else:
-            self._again.extendleft(reversed(_halves(batch)))
+            self._again.extendleft(reversed(batch.halves()))
             self.waiting += batch.count
 
     def expire(self, now: float, error: BaseException) -> None:
@@ -192,11 +135,11 @@ class Lane:
         left = [parcel.deadline for parcel, _, _ in self._spans() if parcel.deadline is not None]
         # Not sooner than a moment from now: thousands that expire one by one are not each worth a walk.
         self.deadline = max(min(left), now + _EXPIRY_GRAIN_S) if left else None
-        _give_up(expired, error)
+        self._give_up(expired, error)
 
     def empty(self, error: BaseException) -> None:
         """Give up everything."""
-        _give_up(self._discard(lambda _: True), error)
+        self._give_up(self._discard(lambda _: True), error)
 
     def evict(self) -> list[Parcel]:
         """Take everything out, in order, telling nobody; `taken` says how much of a parcel may be on the topic."""
@@ -222,7 +165,7 @@ class Lane:
     def _next_batch(self, limit_bytes: int) -> Batch:
         if self._again:
             return self._again.popleft()
-        spans: list[_Span] = []
+        spans: list[Span] = []
         taken = size = 0
         while self._queue:
             parcel, first, count = self._queue.popleft()
@@ -255,17 +198,16 @@ class Lane:
             self._queue.appendleft((parcel, first, count))
             parcel.taken = first
 
-    def _discard(self, is_gone: Callable[[Parcel], bool]) -> list[_Span]:
+    def _discard(self, is_gone: Callable[[Parcel], bool]) -> list[Span]:
         """Remove parcels wherever they wait; their spans, in order. Breaks the unresolved batch up if it holds some."""
         if self.batch is not None and any(is_gone(parcel) for parcel, _, _ in self.batch.spans):
             self._break_up()
         gone = [span for span in self._spans() if is_gone(span[0])]
         if gone:
-            for batch in self._again:
-                batch.keep([span for span in batch.spans if not is_gone(span[0])])
-            self._again = deque(batch for batch in self._again if batch.count)
+            again = (batch.without(is_gone) for batch in self._again)
+            self._again = deque(batch for batch in again if batch.count)
             self._queue = deque(span for span in self._queue if not is_gone(span[0]))
-            self.waiting -= _count(gone)
+            self.waiting -= count_of(gone)
         return gone
 
     def _break_up(self) -> None:
@@ -278,12 +220,17 @@ class Lane:
         self.waiting += batch.count
         self._again.appendleft(batch)
 
-    def _spans(self) -> Iterator[_Span]:
+    def _spans(self) -> Iterator[Span]:
         if self.batch is not None:
             yield from self.batch.spans
         for batch in self._again:
             yield from batch.spans
         yield from self._queue
+
+    @staticmethod
+    def _give_up(spans: list[Span], error: BaseException) -> None:
+        for parcel, first, count in spans:
+            tell(parcel.given_up, first, count, error)
 
     def _lose_place(self) -> None:
         """Stop using the identity: whether its last sequence numbers were used up is not known."""
@@ -305,38 +252,3 @@ class Lane:
         self.trouble = None
         self.failures = 0
         self.retry_at = 0.0
-
-
-def _count(spans: Iterable[_Span]) -> int:
-    return sum(count for _, _, count in spans)
-
-
-def _halves(batch: Batch) -> tuple[Batch, Batch]:
-    left: list[_Span] = []
-    right: list[_Span] = []
-    room = batch.count // 2
-    for parcel, first, count in batch.spans:
-        fits = min(count, room)
-        room -= fits
-        if fits:
-            left.append((parcel, first, fits))
-        if fits < count:
-            right.append((parcel, first + fits, count - fits))
-    return Batch(left, in_doubt=batch.in_doubt), Batch(right, in_doubt=batch.in_doubt)
-
-
-def _give_up(spans: Iterable[_Span], error: BaseException) -> None:
-    for parcel, first, count in spans:
-        _tell(parcel.given_up, first, count, error)
-
-
-def _tell(callback: Callable[..., None], *facts: object) -> None:
-    try:
-        callback(*facts)
-    except Exception:
-        log.exception("a parcel failed to take note of its end; it may now wait for ever: %r", callback)
-
-
-def _records(spans: list[_Span]) -> Iterator[OutRecord]:
-    for parcel, first, count in spans:
-        yield from parcel.records[first : first + count] if count < len(parcel.records) else parcel.records

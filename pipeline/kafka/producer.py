@@ -1,6 +1,6 @@
 """A producer that cannot hang: idempotent, acks=all, one unresolved batch per partition, every wait bounded.
 
-Owns: which lanes go into which request, what an answer means, the end of everything within a given time.
+Owns: what each lane waits for, the tasks that send requests, the end of everything within a given time.
 Must not know: events, stagers, the worker. Order within a partition is the lane's (`pipeline.kafka.lane`).
 
 It talks to brokers through aiokafka's client (`pipeline.kafka.session`) but not through its producer, which
@@ -12,35 +12,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import defaultdict
 from dataclasses import dataclass
 
 from aiokafka import errors as kafka_errors
-from aiokafka.protocol.produce import ProduceRequest
 
 from pipeline.clock import SYSTEM_CLOCK, Clock
-from pipeline.errors import StagerClosed, Verdict, classify, verdict_of
+from pipeline.errors import StagerClosed
 from pipeline.kafka.agenda import Agenda
 from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from pipeline.kafka.encoding import Identity, Unencodable
 from pipeline.kafka.lane import Batch, Lane, Parcel
+from pipeline.kafka.node import Node
+from pipeline.kafka.request import Sent, carry, produce_request
 from pipeline.kafka.session import Session
 
 __all__ = ["Producer", "ProducerOptions"]
 
 log = logging.getLogger(__name__)
 
-_MAX_REQUEST_BYTES = 8_388_608
-_MAX_IN_FLIGHT = 5
 _PAUSE_AFTER_A_BUG_S = 1.0
-_NO_ERROR, _DUPLICATE_SEQUENCE = 0, 46
-_LOST_SEQUENCE = frozenset({45, _DUPLICATE_SEQUENCE, 47, 49, 59, 90})
-"""OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, INVALID_PRODUCER_ID_MAPPING, UNKNOWN_PRODUCER_ID,
-PRODUCER_FENCED; and a duplicate of what was never sent."""
-_NOT_APPENDED = frozenset({3, 17, 19, 29, 31})
-"""UNKNOWN_TOPIC_OR_PARTITION, INVALID_TOPIC_EXCEPTION, NOT_ENOUGH_REPLICAS, TOPIC_ and
-CLUSTER_AUTHORIZATION_FAILED. Others may come after appending: a leader that steps down while it waits for its
-followers answers NOT_LEADER_OR_FOLLOWER."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +41,6 @@ class ProducerOptions:
     linger_s: float = 0.005
     batch_bytes: int = 1_048_576
     compression: str = "lz4"
-
-
-class _Node:
-    """A broker: the requests under way to it, and the lanes that could go into the next."""
-
-    __slots__ = ("in_flight", "node_id", "ready", "ready_since")
-
-    def __init__(self, node_id: int) -> None:
-        self.node_id = node_id
-        self.in_flight = 0
-        self.ready: dict[Lane, None] = {}
-        self.ready_since = 0.0
 
 
 class Producer:
@@ -80,7 +58,7 @@ class Producer:
         self._stalled: dict[Lane, None] = {}
         """Wait for a connection or a producer id."""
         self._agenda: Agenda[Lane] = Agenda()
-        self._nodes: dict[int, _Node] = {}
+        self._nodes: dict[int, Node] = {}
         self._requests: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -238,33 +216,23 @@ class Producer:
             return
         node = self._nodes.get(leader)
         if node is None:
-            node = self._nodes[leader] = _Node(leader)
-        if not node.ready:
-            node.ready_since = now
-        node.ready[lane] = None
+            node = self._nodes[leader] = Node(leader)
+        node.add(lane, now)
 
     def _identity_of(self, lane: Lane) -> Identity | None:
         return lane.identity or self._session.identity(lane.spent)
 
-    def _send_or_linger(self, node: _Node, now: float) -> float | None:
+    def _send_or_linger(self, node: Node, now: float) -> float | None:
         """Send now; or the time until which to wait for the request under way and for companions."""
-        if node.ready and node.in_flight and now < node.ready_since + self._options.linger_s:
-            return node.ready_since + self._options.linger_s
-        while node.ready and node.in_flight < _MAX_IN_FLIGHT:  # else the end of a request wakes us
+        until = node.lingers_until(self._options.linger_s)
+        if until is not None and now < until:
+            return until
+        while node.may_send():
             self._send(node, now)
         return None
 
-    def _send(self, node: _Node, now: float) -> None:
-        batches: dict[tuple[str, int], tuple[Lane, Batch]] = {}
-        room = _MAX_REQUEST_BYTES
-        while node.ready and room > 0:
-            lane = next(iter(node.ready))
-            del node.ready[lane]
-            batch = self._prepare(lane) if lane.is_ready(now) else None
-            if batch is not None:
-                lane.in_flight = True
-                room -= len(batch.data)
-                batches[lane.topic, lane.partition] = lane, batch
+    def _send(self, node: Node, now: float) -> None:
+        batches = node.take(self._prepare, now)
         if batches:
             node.in_flight += 1
             task = asyncio.create_task(self._request(node, batches))
@@ -285,18 +253,19 @@ class Producer:
             self._look_at(lane)
             return None
 
-    async def _request(self, node: _Node, batches: dict[tuple[str, int], tuple[Lane, Batch]]) -> None:
+    async def _request(self, node: Node, batches: Sent) -> None:
         """One ProduceRequest, and its answer carried back to the lanes."""
         unanswered = dict(batches)
+        request = produce_request(batches.values(), REQUEST_TIMEOUT_S)
         failure: BaseException = kafka_errors.KafkaConnectionError("the request ended without an answer")
         in_doubt = True
         try:
-            response = await self._session.send(node.node_id, _produce_request(batches))
+            response = await self._session.send(node.node_id, request)
             for topic, partitions in response.topics:
                 for partition, code, offset, *_ in partitions:
                     lane, batch = unanswered.pop((topic, partition))
                     if lane.batch is batch:  # else it was given up meanwhile
-                        self._answer(lane, batch, code, offset)
+                        self._answered(lane, batch, code, offset)
         except asyncio.CancelledError:
             unanswered.clear()  # the producer ends, and with it every lane
             raise
@@ -330,27 +299,13 @@ class Producer:
                 "a produce request failed in an unknown way, its batches will be sent again", exc_info=error
             )
 
-    def _answer(self, lane: Lane, batch: Batch, code: int, offset: int) -> None:
-        """Carry the broker's verdict on one partition to its lane."""
-        if code == _NO_ERROR:
-            lane.succeeded(offset)
-            return
-        if code == _DUPLICATE_SEQUENCE and batch.in_doubt:
-            lane.succeeded(-1)
-            return
-        error = kafka_errors.for_code(code)(f"{lane.topic}-{lane.partition}")
-        error.errno = code  # aiokafka has no class for the newer ones, such as INVALID_RECORD
-        is_news = type(error) is not type(lane.trouble)
-        now = self._clock.monotonic()
-        if code in _LOST_SEQUENCE:
-            lane.out_of_sequence(error, now)
-        elif verdict_of(classify(error)) is Verdict.POISON:
-            lane.refused(error)
-        else:
-            lane.failed(error, now, in_doubt=code not in _NOT_APPENDED)
+    def _answered(self, lane: Lane, batch: Batch, code: int, offset: int) -> None:
+        before = lane.trouble
+        error = carry(lane, code, offset, self._clock.monotonic())
+        if error is not None:
             self._session.refresh()
-        if is_news:
-            log.warning("a broker did not take %d records: %r", batch.count, error)
+            if type(error) is not type(before):
+                log.warning("a broker did not take %d records: %r", batch.count, error)
 
     def _set_timer(self, at: float | None, now: float) -> None:
         if self._timer is not None:
@@ -362,15 +317,3 @@ class Producer:
 
 def _too_late() -> TimeoutError:
     return TimeoutError("not acknowledged within the delivery timeout")
-
-
-def _produce_request(batches: dict[tuple[str, int], tuple[Lane, Batch]]) -> ProduceRequest:
-    topics: defaultdict[str, list[tuple[int, bytes | bytearray]]] = defaultdict(list)
-    for (topic, partition), (_, batch) in batches.items():
-        topics[topic].append((partition, batch.data))
-    return ProduceRequest(
-        transactional_id=None,
-        required_acks=-1,
-        timeout=int(REQUEST_TIMEOUT_S * 1000),
-        topics=list(topics.items()),
-    )

@@ -144,6 +144,16 @@ def test_what_is_in_doubt_stays_in_doubt_under_another_identity(in_doubt: bool) 
     assert lane.waiting == in_doubt
 
 
+def test_the_rest_of_a_batch_is_another_batch() -> None:
+    """T5: an answer to a batch that was broken up meanwhile is no answer to what is sent again of it."""
+    lane = lane_with(gone := Noting(b"a"), Noting(b"b"))
+    send(lane)
+    first = lane.batch
+    lane.drop({gone})
+    send(lane, SECOND)
+    assert lane.batch is not first
+
+
 def test_a_spent_identity_is_not_taken() -> None:
     """T5: a lane that lost its place asserts that its old producer id does not come back."""
     lane = lane_with(parcel := Noting(b"a"), Noting(b"b"))

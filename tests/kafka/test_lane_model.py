@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from dataclasses import dataclass, field
 
+import pytest
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -132,7 +134,8 @@ class LaneMachine(RuleBasedStateMachine):
         self.closing = False
         self.shared = Identity(1, 0)
         self.parcels: list[_Noting] = []
-        self.in_flight: Batch | None = None
+        self.requests: list[tuple[Batch, bytes]] = []
+        """Under way: at most one of the unresolved batch, and of others that were broken up meanwhile."""
         self.in_the_wind: list[bytes] = []
         """Requests without an answer that the broker may still come to read."""
         self.absent: set[bytes] = set()
@@ -217,9 +220,10 @@ class LaneMachine(RuleBasedStateMachine):
         if identity == self.lane.spent:
             identity = self.shared = Identity(self.shared.producer_id + 1, 0)
         before = self.lane.batch
-        self.in_flight = batch = self.lane.prepare(identity, _LIMIT_BYTES, "none", 1_700_000_000_000)
+        batch = self.lane.prepare(identity, _LIMIT_BYTES, "none", 1_700_000_000_000)
         assert before is None or before is batch, "a second batch while one was unresolved"
         self.lane.in_flight = True
+        self.requests.append((batch, bytes(batch.data)))
 
     @precondition(lambda self: self.lane.waiting and not self.lane.in_flight)
     @rule(fate=_FATES)
@@ -227,15 +231,16 @@ class LaneMachine(RuleBasedStateMachine):
         """Both, with nothing in between."""
         self.send()
         if self.lane.in_flight:
-            self.arrives(fate)
+            self.arrives(fate, -1)
 
-    @precondition(lambda self: self.in_flight is not None)
-    @rule(fate=_FATES)
-    def arrives(self, fate: str) -> None:
+    @precondition(lambda self: self.requests)
+    @rule(fate=_FATES, which=st.integers(-3, -1))
+    def arrives(self, fate: str, which: int) -> None:
         """The broker reads the batch; its answer may get lost, or come when nobody wants it."""
         if fate == "forgotten":
             self.broker.confuse()
-        batch, answer = self._arrive()
+        batch, data = self.requests.pop(max(which, -len(self.requests)))
+        answer = self.broker.append(data)
         if self.lane.batch is not batch:
             return
         if fate == "lost":
@@ -252,19 +257,13 @@ class LaneMachine(RuleBasedStateMachine):
             self.exactly_once = False
             self.lane.out_of_sequence(ValueError("out of order"), self.now)
 
-    def _arrive(self) -> tuple[Batch, _Answer]:
-        batch, self.in_flight = self.in_flight, None
-        assert batch is not None
-        return batch, self.broker.append(bytes(batch.data))
-
-    @precondition(lambda self: self.in_flight is not None)
-    @rule(in_doubt=st.booleans())
-    def fails(self, in_doubt: bool) -> None:
+    @precondition(lambda self: self.requests)
+    @rule(in_doubt=st.booleans(), which=st.integers(-3, -1))
+    def fails(self, in_doubt: bool, which: int) -> None:
         """The request fails: certainly nothing was sent, or it is lost on the way and may come late."""
-        batch, self.in_flight = self.in_flight, None
-        assert batch is not None
+        batch, data = self.requests.pop(max(which, -len(self.requests)))
         if in_doubt:
-            self.in_the_wind.append(bytes(batch.data))
+            self.in_the_wind.append(data)
         if self.lane.batch is batch:
             self.lane.failed(ConnectionError("no answer"), self.now, in_doubt=in_doubt)
 
@@ -328,8 +327,8 @@ class LaneMachine(RuleBasedStateMachine):
         """T5: with a broker that answers, every record ends; nothing is left in the lane. Else, `empty` ends all."""
         if not hasattr(self, "lane"):
             return
-        if self.in_flight is not None:
-            self.fails(in_doubt=True)
+        while self.requests:
+            self.fails(in_doubt=True, which=-1)
         if len(self.parcels) % 3:
             for _ in range(10 + 2 * self.lane.waiting):  # halving n records takes 2n - 1 attempts
                 if self.lane.waiting:
@@ -347,4 +346,50 @@ class LaneMachine(RuleBasedStateMachine):
 
 
 TestLaneAgainstAPartition = LaneMachine.TestCase
-TestLaneAgainstAPartition.settings = settings(max_examples=250, stateful_step_count=50, deadline=None)
+TestLaneAgainstAPartition.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+
+
+def _step(machine: LaneMachine, chance: random.Random) -> None:
+    """One step, chosen so that most schedules reach what takes several steps in a row."""
+    fate = chance.choice(["answered", "answered", "answered", "lost", "forgotten"])
+    which = chance.randint(-3, -1)
+    may_send = machine.lane.waiting and not machine.lane.in_flight
+    match chance.choice("ppssssaaaafdwtle" if chance.random() < 0.97 else "ce"):
+        case "p":
+            kinds = chance.choices(["small", "large", "culprit"], [10, 1, 1], k=chance.randint(1, 4))
+            machine.put(kinds, chance.choice([None, None, 1.0, 3.0, 10.0]))
+        case "s" if may_send:
+            machine.send()
+        case "a" if machine.requests:
+            machine.arrives(fate, which)
+        case "f" if machine.requests:
+            machine.fails(chance.random() < 0.5, which)
+        case "d":
+            machine.drop(chance.randint(0, 5))
+        case "w":
+            machine.withdraw(chance.randint(0, 5))
+        case "t":
+            machine.wait(chance.choice([0.1, 1.0, 3.0]))
+        case "l" if machine.in_the_wind:
+            machine.late_arrival()
+        case "c":
+            machine.limit_changes()
+        case "e":
+            machine.evict(chance.randint(0, 3))
+
+
+@pytest.mark.parametrize("seeds", [range(1_500), pytest.param(range(1_500, 50_000), marks=pytest.mark.long)])
+def test_seeded_schedules(seeds: range) -> None:
+    """T5: the same, many times as many steps in the same time; a failure names its seed."""
+    for seed in seeds:
+        machine, chance = LaneMachine(), random.Random(seed)
+        machine.begin()
+        try:
+            for _ in range(60):
+                _step(machine, chance)
+                machine.waiting_is_exact()
+                machine.nothing_overdue_is_forgotten()
+                machine.order_is_put_order()
+            machine.teardown()
+        except Exception as error:
+            raise AssertionError(f"seed {seed}") from error

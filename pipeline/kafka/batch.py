@@ -1,0 +1,101 @@
+"""What a lane is made of: parcels, which are told what becomes of their records, and batches of parts of them.
+
+Owns: who is told what, and that one parcel's mistake is not another's. Must not know: order, brokers, time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from pipeline.kafka.encoding import Identity, OutRecord
+
+__all__ = ["Batch", "Parcel", "Span", "count_of", "tell"]
+
+log = logging.getLogger(__name__)
+
+
+class Parcel:
+    """Records in order, handed over together. Subclasses say what becomes of them.
+
+    Every record ends exactly once: acknowledged, refused, given up, or taken back. The three methods are called
+    from the producer's loop, must not block and should not raise: what they raise is logged, and goes no further.
+    """
+
+    __slots__ = ("deadline", "records", "taken")
+
+    def __init__(self, records: Sequence[OutRecord], deadline: float | None = None) -> None:
+        self.records = records
+        self.deadline = deadline
+        self.taken = 0
+        """How many of the records have been part of a batch that may have been sent."""
+
+    def acked(self, first: int, count: int, offset: int) -> None:
+        """Records `first` to `first + count` are on the topic, the first at `offset` (-1: not known)."""
+        raise NotImplementedError
+
+    def refused(self, index: int, error: BaseException) -> None:
+        """The broker will never take this record as it is."""
+        raise NotImplementedError
+
+    def given_up(self, first: int, count: int, error: BaseException) -> None:
+        """The deadline passed, or the producer closed. Whether the records are on the topic is unknown where
+        they were `taken`."""
+        raise NotImplementedError
+
+
+Span = tuple[Parcel, int, int]
+"""Of a parcel, from this record on, so many."""
+
+
+class Batch:
+    """Records that are sent together, always the same, and how they were encoded last."""
+
+    __slots__ = ("base_sequence", "count", "data", "identity", "in_doubt", "spans")
+
+    def __init__(self, spans: list[Span], *, in_doubt: bool = False) -> None:
+        self.spans = spans
+        self.count = count_of(spans)
+        self.in_doubt = in_doubt
+        """Whether an attempt went out without an answer: the records may be on the topic."""
+        self.identity: Identity | None = None
+        """Of `data`; None: it is to be encoded."""
+        self.base_sequence = 0
+        self.data: bytes | bytearray = b""
+
+    def records(self) -> Iterator[OutRecord]:
+        """The records, in order."""
+        for parcel, first, count in self.spans:
+            records = parcel.records
+            yield from records[first : first + count] if count < len(records) else records
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The first half of the records, and the rest."""
+        left: list[Span] = []
+        right: list[Span] = []
+        room = self.count // 2
+        for parcel, first, count in self.spans:
+            fits = min(count, room)
+            room -= fits
+            if fits:
+                left.append((parcel, first, fits))
+            if fits < count:
+                right.append((parcel, first + fits, count - fits))
+        return Batch(left, in_doubt=self.in_doubt), Batch(right, in_doubt=self.in_doubt)
+
+    def without(self, is_gone: Callable[[Parcel], bool]) -> Batch:
+        """Another batch of the rest: an answer to this one is none to that."""
+        return Batch([span for span in self.spans if not is_gone(span[0])], in_doubt=self.in_doubt)
+
+
+def count_of(spans: Iterable[Span]) -> int:
+    """How many records."""
+    return sum(count for _, _, count in spans)
+
+
+def tell(callback: Callable[..., None], *facts: object) -> None:
+    """Tell a parcel something; what that raises is logged."""
+    try:
+        callback(*facts)
+    except Exception:
+        log.exception("a parcel failed to take note of its end; it may now wait for ever: %r", callback)
