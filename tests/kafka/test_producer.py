@@ -12,7 +12,6 @@ import pytest
 from aiokafka import errors as kafka_errors
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from confluent_kafka.admin import AdminClient
-from producing import Told, Wire, connection, eventually, producing, values_on
 
 from devtools.kafka import Brokers
 from pipeline.errors import ErrorClass, StagerClosed, classify
@@ -22,6 +21,7 @@ from pipeline.kafka.client import Client
 from pipeline.kafka.encoding import COMPRESSIONS
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicSpec, create
+from tests.kafka.producing import Told, Wire, connection, eventually, producing, values_on
 from tests.worker_harness import create_topic, read_all
 
 pytestmark = pytest.mark.kafka

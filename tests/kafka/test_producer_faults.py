@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 import confluent_kafka
 import pytest
 from aiokafka import errors as kafka_errors
-from producing import Told, connection, eventually, producing, values_on
 
 from devtools.kafka import Brokers, Cluster, Node
 from pipeline.errors import StagerClosed
@@ -21,6 +20,7 @@ from pipeline.kafka import producer as producer_module
 from pipeline.kafka.lane import Lane
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicSpec, create
+from tests.kafka.producing import Told, connection, eventually, producing, values_on
 from tests.worker_harness import partition_count
 
 pytestmark = pytest.mark.kafka

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import errors as kafka_errors
-from producing import Told, connection, eventually, producing, values_on
 
 from devtools.kafka import Brokers
 from pipeline.errors import MissingTopics, StagerClosed
@@ -26,6 +25,7 @@ from pipeline.kafka.topics import (
     partition_counts,
 )
 from pipeline.settings import Settings
+from tests.kafka.producing import Told, connection, eventually, producing, values_on
 
 pytestmark = pytest.mark.kafka
 
