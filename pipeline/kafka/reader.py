@@ -1,0 +1,101 @@
+"""Reading topics beside the worker's consumer group: from offsets that are given, up to an end or on and on.
+
+Owns: where it stands in each partition, fetching. Must not know: consumer groups, what a record means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
+from pipeline.kafka.reading import read_any_header_name
+from pipeline.kafka.topics import partition_counts
+
+__all__ = ["Bounds", "Place", "Reader"]
+
+
+class Place(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+class Bounds(NamedTuple):
+    """What a partition holds: records with offsets from `first` on, all of them below `end`."""
+
+    first: int
+    end: int
+
+
+class Reader:
+    """Reads committed records of any topics of one cluster. A context manager; bound to one event loop.
+
+    Its methods raise a `KafkaError` where no broker answers or one refuses.
+    """
+
+    def __init__(self, connection: Connection, *, partition_bytes: int = 1_048_576) -> None:
+        read_any_header_name()
+        self._connection = connection
+        self._consumer = AIOKafkaConsumer(
+            **connection.arguments(),
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=partition_bytes,
+            request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+        )
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        await self._consumer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._consumer.stop()
+
+    async def bounds(self, topic: str) -> dict[int, Bounds]:
+        """What each partition of a topic holds now; empty where the topic does not exist."""
+        count = (await partition_counts(self._connection, [topic])).get(topic, 0)
+        places = [TopicPartition(topic, partition) for partition in range(count)]
+        if not places:
+            return {}
+        first = await self._consumer.beginning_offsets(places)
+        end = await self._consumer.end_offsets(places)
+        return {place.partition: Bounds(first[place], end[place]) for place in places}
+
+    def read_from(self, offsets: Mapping[Place, int]) -> None:
+        """Read these partitions, and only these, each from its offset on."""
+        places = {TopicPartition(*place): offset for place, offset in offsets.items()}
+        self._consumer.assign(list(places))
+        for place, offset in places.items():
+            self._consumer.seek(place, offset)
+
+    async def fetch(self, max_records: int, timeout_s: float) -> dict[Place, list[Any]]:
+        """The next records of each partition, in order; empty where none came in `timeout_s`.
+
+        An offset that retention has deleted is skipped: reading goes on with what is left.
+        """
+        fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        return {Place(*place): records for place, records in fetched.items()}
+
+    async def position(self, place: Place) -> int:
+        """The offset of what is fetched next; past the last record it also passes markers of transactions."""
+        return int(await self._consumer.position(TopicPartition(*place)))
+
+    def pause(self, *places: Place) -> None:
+        """Fetch nothing of these partitions until they are resumed."""
+        self._consumer.pause(*(TopicPartition(*place) for place in places))
+
+    def resume(self, *places: Place) -> None:
+        """Fetch from these partitions again."""
+        self._consumer.resume(*(TopicPartition(*place) for place in places))
