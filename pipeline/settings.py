@@ -7,15 +7,12 @@ Must not know: who uses them. Nothing else in the project reads the environment.
 from __future__ import annotations
 
 import difflib
-import math
-import re
+import ipaddress
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, Self, get_args, get_origin
+from typing import Literal, Self, get_args, get_origin
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -26,6 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import SettingsError
+from pipeline.setting_types import Namespace, Seconds, Servers, Source, Tokens, TypePrefix
 
 __all__ = ["PREFIX", "Settings", "reference"]
 
@@ -33,49 +31,6 @@ PREFIX = "STREAMING_"
 _REQUIRED = ("brokers", "catalog", "cloudevents_source")
 _ORDERED = (("max_payload_bytes", "max_record_bytes"), ("stage_timeout_s", "record_delivery_timeout_s"))
 _FOREIGN = frozenset({"STREAMING_TEST_BROKERS"})
-_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
-_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
-
-
-def _servers(value: object) -> object:
-    if not isinstance(value, str | tuple):
-        return value
-    parts = value.split(",") if isinstance(value, str) else value
-    servers = tuple(part for item in parts if (part := str(item).strip()))
-    for server in servers:
-        found = _HOST_PORT.fullmatch(server)
-        if found is None or not 0 < int(found[2]) < 65536:
-            raise ValueError(f"{server!r} is not host:port")
-    return servers
-
-
-def _name(value: str) -> str:
-    if not _NAMESPACE.fullmatch(value):
-        raise ValueError("must match [a-z0-9][a-z0-9_-]* and have at most 100 characters")
-    return value
-
-
-def _type_prefix(value: str) -> str:
-    if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", value):
-        raise ValueError("must be letters, digits, '.', '_' or '-', at most 255 characters")
-    return value
-
-
-def _source(value: str) -> str:
-    # The CloudEvents `source`: a non-empty URI-reference (CloudEvents 1.0, 3.1.1).
-    if value and (len(value.encode()) > 2048 or not re.fullmatch(r"[!-~]+", value)):
-        raise ValueError("must be a URI-reference of printable ASCII without blanks, at most 2,048 bytes")
-    return value
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number of seconds")
-    return value
-
-
-Servers = Annotated[tuple[str, ...], BeforeValidator(_servers)]
-Seconds = Annotated[float, Field(gt=0, le=86_400), AfterValidator(_finite)]
 
 
 class Settings(BaseModel):
@@ -98,16 +53,14 @@ class Settings(BaseModel):
     catalog: str = Field(
         "", description="module (catalog.examples.flights) or folder of TOML files; required when enabled"
     )
-    cloudevents_source: Annotated[str, AfterValidator(_source)] = Field(
+    cloudevents_source: Source = Field(
         "", description="CloudEvents source of the events staged here, a URI-reference; required when enabled"
     )
     cloudevents_dialect: Literal["ce_", "ce-"] = Field(
         "ce_", description="header prefix on targets: ce_ (the Kafka binding) or ce- (lib-streaming's names)"
     )
-    namespace: Annotated[str, AfterValidator(_name)] = Field(
-        "streaming", description="first part of all topic names"
-    )
-    type_prefix: Annotated[str, AfterValidator(_type_prefix)] = Field(
+    namespace: Namespace = Field("streaming", description="first part of all topic names")
+    type_prefix: TypePrefix = Field(
         "", description="first part of the CloudEvents type; empty: the same as NAMESPACE"
     )
     event_policies: str = Field(
@@ -175,6 +128,15 @@ class Settings(BaseModel):
     )
     web_bind: str = Field("127.0.0.1", description="address the worker's pages listen on")
     web_port: int = Field(6066, ge=1, le=65_535, description="port of the worker's pages")
+    admin_tokens: Tokens = Field(
+        (),
+        description="who may change things on the pages: name:sha256 of each token, comma separated; "
+        "beyond loopback also who may read, and then required",
+        examples=["name:sha256,..."],
+    )
+    show_payloads: Literal["auto", "true", "false"] = Field(
+        "auto", description="whether pages show payloads; auto: only while WEB_BIND is loopback"
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -232,6 +194,19 @@ class Settings(BaseModel):
         return self.type_prefix or self.namespace
 
     @property
+    def web_is_loopback(self) -> bool:
+        """Whether only programs of this machine reach the pages."""
+        try:
+            return ipaddress.ip_address(self.web_bind).is_loopback
+        except ValueError:
+            return self.web_bind == "localhost"
+
+    @property
+    def payloads_are_shown(self) -> bool:
+        """Whether pages may show payloads."""
+        return self.show_payloads == "true" or (self.show_payloads == "auto" and self.web_is_loopback)
+
+    @property
     def effective_data_dir(self) -> str:
         """The worker's folder."""
         return self.data_dir or f"{self.namespace}-data"
@@ -285,6 +260,8 @@ def reference() -> str:
 def _kind(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return "|".join(get_args(field.annotation))
+    if field.examples:
+        return str(field.examples[0])
     kinds = {bool: "true|false", int: "integer", float: "number", tuple: "host:port,..."}
     return kinds.get(type(field.default), "text") if field.annotation is not float else "number"
 

@@ -66,6 +66,13 @@ CASES = (
     Case("topic_replication", "3", 3, ("-1", "101", "x")),
     Case("web_bind", "0.0.0.0", "0.0.0.0"),
     Case("web_port", "8080", 8080, ("0", "65536", "http")),
+    Case(
+        "admin_tokens",
+        f"ann:{'a' * 64},",
+        (f"ann:{'a' * 64}",),
+        ("x", f"a b:{'a' * 64}", ",".join(2 * [f"a:{'b' * 64}"])),
+    ),
+    Case("show_payloads", "false", "false", ("maybe",)),
 )
 
 
