@@ -1,0 +1,186 @@
+"""What the index answers: letters, groups, counts, as plain frozen data, and their one form in JSON.
+
+Owns: these types. Must not know: where any of it is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import NamedTuple
+
+from pipeline.clock import rfc3339
+from pipeline.errors import StagepostError
+from pipeline.redrive.selection import LetterState, Selection
+from pipeline.staging import RawHeader
+
+__all__ = [
+    "FullRecord",
+    "Group",
+    "Letter",
+    "LetterGone",
+    "LetterPage",
+    "NoSuchLetter",
+    "Overview",
+    "Place",
+    "Preview",
+    "TopicSummary",
+    "document",
+]
+
+
+class NoSuchLetter(StagepostError):
+    """The index knows no dead letter at these coordinates."""
+
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        self.coordinates = (topic, partition, offset)
+        super().__init__(
+            f"no dead letter is known at {topic}/{partition}/{offset}: look for it with `dlq list`; one that "
+            "another program wrote is known after `dlq scan`"
+        )
+
+
+class LetterGone(StagepostError):
+    """The index knows the dead letter, but its topic does not hold it any more."""
+
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        self.coordinates = (topic, partition, offset)
+        super().__init__(f"{topic}/{partition}/{offset} has been deleted from its topic: discard it")
+
+
+class Place(NamedTuple):
+    """Where a record is."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter as the index knows it. Texts are clean and cut; times are seconds since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    state: LetterState
+    error_class: str
+    message: str
+    """Without its variable parts."""
+    fingerprint: str
+    definition: str
+    schema_version: str
+    disposition: str
+    tenant: str
+    id: str
+    source: str
+    first_failure_at: float
+    failed_at: float
+    redrive_count: int
+    size: int
+    """Bytes of key, value and headers."""
+    dialect: str
+    """Who wrote it: `stagepost`, `lib-streaming`, `connect`, `spring`."""
+    came_from: Place
+    """Where the record was before it failed; offset -1: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterPage:
+    """Letters, newest failure first. `cursor` continues behind them; None: there are no more."""
+
+    letters: Sequence[Letter]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Failures of one kind on one topic."""
+
+    topic: str
+    fingerprint: str
+    error_class: str
+    message: str
+    definition: str
+    schema_version: str
+    disposition: str
+    count: int
+    tenants: Sequence[str]
+    """The tenants hit, those with most letters first, at most ten; the empty one stands for none."""
+    tenant_count: int
+    first_at: float
+    last_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSummary:
+    """The dead letters of one topic. `by_class` counts the open ones; so do `oldest_at` and `newest_at`."""
+
+    topic: str
+    open: int
+    redriven: int
+    discarded: int
+    per_minute: float
+    """How many failed in the last five minutes, a minute."""
+    by_class: Mapping[str, int]
+    oldest_at: float | None
+    newest_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All topics with dead letters, those with most open ones first. `behind`: index records not read yet."""
+
+    topics: Sequence[TopicSummary]
+    behind: int
+
+    @property
+    def open(self) -> int:
+        """All open dead letters."""
+        return sum(topic.open for topic in self.topics)
+
+
+@dataclass(frozen=True, slots=True)
+class FullRecord:
+    """One dead letter, and the record itself as it lies on its topic."""
+
+    letter: Letter
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[RawHeader]
+    message: str
+    """The message as it was written."""
+    payload_omitted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a job with this selection would meet now. `too_often`: redriven `MAX_REDRIVES` times already, and so
+    not again; `groups` are the largest."""
+
+    selection: Selection
+    count: int
+    too_often: int
+    bytes: int
+    groups: Sequence[Group]
+    oldest_at: float | None
+    newest_at: float | None
+
+
+def document(value: object) -> object:
+    """The same as plain JSON data: times (fields ending in `_at`) as RFC 3339, bytes left out of it."""
+    if isinstance(value, Selection):
+        return value.as_text()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _member(item.name, getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Place):
+        return value._asdict()
+    if isinstance(value, Mapping):
+        return {str(name): document(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [document(item) for item in value]
+    return value
+
+
+def _member(name: str, value: object) -> object:
+    return rfc3339(value) if name.endswith("_at") and isinstance(value, float) else document(value)
