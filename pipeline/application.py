@@ -14,6 +14,7 @@ from faust.types import TP
 
 from catalog import Catalog, OwnTopics
 from catalog.names import dlq_of
+from pipeline.breaker import BreakerPolicy
 from pipeline.client.stager import load_catalog
 from pipeline.clock import SYSTEM_CLOCK
 from pipeline.delivery import Delivery
@@ -23,6 +24,8 @@ from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection, staging_cluster, target_cluster
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicKeeper, TopicSpecs, missing, partition_counts
+from pipeline.park import ParkedState
+from pipeline.parking.breakers import Breakers, TargetState
 from pipeline.plan import Limits
 from pipeline.routes import Router
 from pipeline.settings import Settings
@@ -44,6 +47,9 @@ class Application:
         self.catalog = catalog
         self.topics = OwnTopics(settings.namespace)
         self.specs = TopicSpecs(settings)
+        policy = BreakerPolicy(settings.cb_failure_ratio, settings.cb_min_requests, settings.cb_timeout_s)
+        self.breakers = Breakers(catalog.topics, policy, SYSTEM_CLOCK)
+        """One for each target; an operator pauses, resumes and resets them here."""
         self.app: App = make_app(settings)
         self.app.prepare = self._prepare
         self.app.on_abandoned = self._abandoned
@@ -65,6 +71,14 @@ class Application:
             consumer.hold(tp, cause, batch)
             self._release_when_known(tp, cause, unknown)
         await asyncio.sleep(0)  # the sender, the pages and the heartbeats want their turn
+
+    def targets(self) -> list[TargetState]:
+        """How each target of the catalog stands now. A snapshot."""
+        return [self.breakers.standing(target) for target in self.breakers]
+
+    def parked(self) -> list[ParkedState]:
+        """What is parked, by its name and staging partition, of the partitions this worker has. A snapshot."""
+        return []
 
     async def _prepare(self) -> None:
         """Before Faust connects: producers, own topics, and the check where topics must not be created."""

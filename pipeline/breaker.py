@@ -95,10 +95,7 @@ class Breaker:
     def probe_succeeded(self, now: float) -> None:
         """The probe went through: close, and count afresh."""
         if self.state is State.HALF_OPEN:
-            self._enter(State.CLOSED, now)
-            self.reason = ""
-            self._seconds.clear()
-            self._ok = self._failed = 0
+            self.reset(now)
 
     def probe_failed(self, now: float, reason: str) -> None:
         """The probe failed: stay away for another while."""
@@ -111,6 +108,13 @@ class Breaker:
         if self.state is State.HALF_OPEN:
             self._enter(State.OPEN, now)
             self.since = now - self._policy.open_s
+
+    def reset(self, now: float) -> None:
+        """Somebody knows that what is behind is well: close, whatever the state, and count afresh."""
+        self._enter(State.CLOSED, now)
+        self.reason = ""
+        self._seconds.clear()
+        self._ok = self._failed = 0
 
     def _enter(self, state: State, now: float) -> None:
         self.state = state

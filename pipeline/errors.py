@@ -36,6 +36,7 @@ __all__ = [
     "StagingRefused",
     "StagingUnavailable",
     "UnknownDefinition",
+    "UnknownTarget",
     "Verdict",
     "classify",
     "is_caller_error",
@@ -157,6 +158,16 @@ class MissingTopics(StagepostError):
         self.problems = tuple(problems)
         lines = "\n  ".join(self.problems)
         super().__init__(f"topics are not as the pipeline needs them:\n  {lines}")
+
+
+class UnknownTarget(StagepostError):
+    """A target was named that no definition of this worker's catalog has."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        super().__init__(
+            f"{target!r} is no target of this worker's catalog: name the topic as `catalog show` does"
+        )
 
 
 class MissingExtra(StagepostError):

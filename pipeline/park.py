@@ -1,0 +1,189 @@
+"""Parked records, and which events may not go their straight way now. Pure.
+
+Owns: the `park-*` headers, the names things are parked under, what is diverted, cursors and how they are kept.
+Must not know: Kafka clients, Faust, when a breaker opens, who drains.
+
+A parked record is the staging record byte for byte, followed by where it was going and where it came from. While
+something of a name is parked from a staging partition, everything of that name from it follows behind (T5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from catalog import limits
+from pipeline.clock import rfc3339
+from pipeline.staging import RawHeader, RawHeaders
+
+__all__ = [
+    "AT",
+    "NAMES",
+    "NOTHING_DIVERTED",
+    "OFFSET",
+    "PARTITION",
+    "REASON",
+    "TARGET",
+    "Checkpoint",
+    "Cursor",
+    "Diverted",
+    "Origin",
+    "ParkedState",
+    "definition_name",
+    "diverted_by",
+    "dump_checkpoint",
+    "is_skew",
+    "load_checkpoint",
+    "park_headers",
+    "unpark",
+    "version_name",
+]
+
+TARGET = "park-target"
+PARTITION = "park-staging-partition"
+OFFSET = "park-staging-offset"
+REASON = "park-reason"
+AT = "park-at"
+NAMES = (TARGET, PARTITION, OFFSET, REASON, AT)
+"""The headers behind those of the staging record, in this order."""
+
+_DEFINITION = "definition:"
+_VERSION = "version:"
+_VERSION_BYTES = 32
+_REASON_BYTES = 512
+
+
+def definition_name(key: bytes) -> str | None:
+    """What events of a definition that this worker does not know are parked under; None: no definition has that key."""
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if not text or limits.text_problem(text, limits.KEY_BYTES) else _DEFINITION + text
+
+
+def version_name(version: bytes) -> str | None:
+    """The same for a staging version; None: that is no version anybody will ever write."""
+    is_number = version.isdigit() and len(version) <= _VERSION_BYTES
+    return _VERSION + version.decode() if is_number else None
+
+
+def is_skew(name: str) -> bool:
+    """Whether a name is that of something no worker knew, not a topic."""
+    return ":" in name
+
+
+class Origin(NamedTuple):
+    """Where a parked record came from, and what it is parked under."""
+
+    name: str
+    partition: int
+    offset: int
+    reason: str
+    at: float
+    """When it was parked, in seconds since 1970."""
+
+
+def park_headers(original: RawHeaders, origin: Origin) -> list[RawHeader]:
+    """The headers of a parked record: the staging record's, kept byte for byte, and where it belongs."""
+    return [
+        *original,
+        (TARGET, origin.name.encode()),
+        (PARTITION, b"%d" % origin.partition),
+        (OFFSET, b"%d" % origin.offset),
+        (REASON, origin.reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore").encode()),
+        (AT, rfc3339(origin.at).encode()),
+    ]
+
+
+def unpark(headers: RawHeaders) -> tuple[RawHeaders, Origin] | None:
+    """The staging record's own headers, and the origin; None for what is no parked record of ours."""
+    own, ours = headers[: -len(NAMES)], headers[-len(NAMES) :]
+    if tuple(name for name, _ in ours) != NAMES:
+        return None
+    try:
+        name, partition, offset, reason, at = (value.decode() for _, value in ours if value is not None)
+        origin = Origin(name, int(partition), int(offset), reason, datetime.fromisoformat(at).timestamp())
+    except ValueError:
+        return None
+    return own, origin
+
+
+class Diverted(NamedTuple):
+    """What may not go its straight way from one staging partition: targets by topic, and definitions and
+    staging versions that this worker does not know, or knows while events of theirs are still parked."""
+
+    targets: Collection[str] = frozenset()
+    definitions: Collection[bytes] = frozenset()
+    versions: Collection[bytes] = frozenset()
+
+
+NOTHING_DIVERTED = Diverted()
+
+
+def diverted_by(names: Iterable[str]) -> Diverted:
+    """The same from the names things are parked under."""
+    names = frozenset(names)
+    return Diverted(
+        frozenset(name for name in names if not is_skew(name)),
+        frozenset(name.removeprefix(_DEFINITION).encode() for name in names if name.startswith(_DEFINITION)),
+        frozenset(name.removeprefix(_VERSION).encode() for name in names if name.startswith(_VERSION)),
+    )
+
+
+@dataclass(slots=True)
+class Cursor:
+    """What is parked under one name from one staging partition and has not reached an end.
+
+    `first`, `last`: offsets in `<ns>.parked`; everything of the name below `first` has ended. `bytes`: keys,
+    values and headers. `oldest_at`: seconds since 1970. `reason`: of the first record that was parked.
+    """
+
+    first: int
+    last: int
+    records: int
+    bytes: int
+    oldest_at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """All cursors of one staging partition. `upto`: what is parked from this offset on is not counted in them."""
+
+    upto: int
+    cursors: Mapping[str, Cursor]
+
+
+_CHECKPOINT = TypeAdapter(Checkpoint)
+
+
+def dump_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint as it is kept: JSON."""
+    return _CHECKPOINT.dump_json(checkpoint)
+
+
+def load_checkpoint(data: bytes | None) -> Checkpoint | None:
+    """The checkpoint, or None for what is none: everything parked is then counted anew."""
+    try:
+        return _CHECKPOINT.validate_json(data or b"")
+    except ValidationError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedState:
+    """What a worker has parked under one name from one staging partition; see `Cursor`."""
+
+    target: str
+    partition: int
+    first: int
+    last: int
+    records: int
+    bytes: int
+    oldest_at: float
+    reason: str
