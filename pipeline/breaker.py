@@ -43,6 +43,9 @@ class Breaker:
         self._seconds: deque[list[float]] = deque()
         self._ok = 0
         self._failed = 0
+        self._last_ok = float("-inf")
+        self._failed_since = 0
+        """Failures since anything last went through."""
         self.state = State.CLOSED
         self.since = 0.0
         """When the state was entered, in seconds of the clock handed in."""
@@ -62,16 +65,24 @@ class Breaker:
 
     def succeeded(self, count: int, now: float) -> None:
         """`count` events went through. Counts only while closed: a late answer does not close an open breaker."""
-        if self.state is State.CLOSED:
+        if count and self.state is State.CLOSED:
             self._count(count, 0, now)
+            self._last_ok = now
+            self._failed_since = 0
 
-    def failed(self, count: int, now: float, reason: str) -> None:
-        """`count` events failed, or are overdue, through the fault of what is behind the breaker."""
+    def failed(self, count: int, now: float, reason: str, *, begun: float | None = None) -> None:
+        """`count` events failed, or are overdue, through the fault of what is behind the breaker.
+
+        `begun`: when the attempt began that failed. Where nothing went through since, what went through before
+        says nothing any more: a busy minute would keep the breaker closed for half of another one.
+        """
         if self.state is not State.CLOSED:
             return
         self._count(0, count, now)
+        self._failed_since += count
+        dead = begun is not None and self._last_ok < begun and self._failed_since >= self._policy.min_requests
         enough = self._ok + self._failed >= self._policy.min_requests
-        if enough and self._failed >= self._policy.failure_ratio * (self._ok + self._failed):
+        if dead or (enough and self._failed >= self._policy.failure_ratio * (self._ok + self._failed)):
             self.trip(now, reason)
 
     def trip(self, now: float, reason: str) -> None:
@@ -114,7 +125,7 @@ class Breaker:
         self._enter(State.CLOSED, now)
         self.reason = ""
         self._seconds.clear()
-        self._ok = self._failed = 0
+        self._ok = self._failed = self._failed_since = 0
 
     def _enter(self, state: State, now: float) -> None:
         self.state = state

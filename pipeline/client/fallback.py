@@ -1,36 +1,33 @@
 """What happens to an event that cannot go to the broker: the outbox, the breaker before it, the relay behind it.
 
-Owns: when an event becomes a row (S6, D6), the service's breaker (B), starting and ending the relay.
+Owns: when an event becomes a row (S6, D6), the service's breaker (B), starting and ending relay and adoption.
 Must not know: how rows are stored, lanes beyond emptying them, time limits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import Protocol
 
 from pipeline.breaker import Breaker, BreakerPolicy
+from pipeline.client.adoption import Adoption
 from pipeline.client.call import Call, failure_of
 from pipeline.client.direct import DirectPath
 from pipeline.client.relay import Relay
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane
 from pipeline.kafka.producer import Producer
-from pipeline.outbox.process import ProcessOutbox, let_go, shared
+from pipeline.outbox.process import ProcessOutbox
 from pipeline.outbox.row import encode
-from pipeline.outbox.slots import Orphans, Slot
-from pipeline.outbox.store import OutboxUnavailable
+from pipeline.outbox.sharing import let_go, shared
 from pipeline.settings import Settings
 from pipeline.types import Health, Staged
 
-__all__ = ["Fallback", "NoFallback", "OtherWay"]
+__all__ = ["DIRECT_SHARE", "Fallback", "NoFallback", "OtherWay"]
 
-log = logging.getLogger(__name__)
-
-_ADOPT_EVERY_S = 5.0
-_ADOPT_POLL_S = 0.2
+DIRECT_SHARE = 0.75
+"""Of `STAGE_TIMEOUT_S`: how long the direct way may take; the rest is for the outbox."""
 
 
 class OtherWay(Protocol):
@@ -38,8 +35,8 @@ class OtherWay(Protocol):
 
     exists: bool
 
-    def start(self, producer: Producer, direct: DirectPath) -> None:
-        """Begin, once the direct way is there."""
+    async def start(self, producer: Producer, direct: DirectPath) -> None:
+        """Begin, once the direct way is there. Raises `OutboxUnavailable`."""
         ...
 
     def takes(self, call: Call) -> bool:
@@ -76,7 +73,7 @@ class NoFallback:
 
     exists = False
 
-    def start(self, producer: Producer, direct: DirectPath) -> None:
+    async def start(self, producer: Producer, direct: DirectPath) -> None:
         """Nothing begins."""
 
     def takes(self, call: Call) -> bool:
@@ -122,14 +119,16 @@ class Fallback:
         self._outbox: ProcessOutbox | None = None
         self._stores: set[asyncio.Future[int]] = set()
 
-    def start(self, producer: Producer, direct: DirectPath) -> None:
+    async def start(self, producer: Producer, direct: DirectPath) -> None:
         """Open the outbox; rows that are there are shipped. Raises `OutboxUnavailable`."""
         self._direct = direct
-        self._outbox = shared(Path(self._settings.outbox_dir), self._settings.outbox_max_bytes)
+        directory, max_bytes = Path(self._settings.outbox_dir), self._settings.outbox_max_bytes
+        self._outbox = await asyncio.to_thread(shared, directory, max_bytes)
         self._producer = producer
         self._relay = self._relay_of(self._outbox)
         self._relay.start()
-        self._adopting = asyncio.create_task(self._adopt(), name="stagepost-adopt")
+        self._adoption = Adoption(directory, max_bytes, self._relay_of)
+        self._adoption.start()
 
     def wake(self) -> None:
         """The staging topic is known now."""
@@ -195,8 +194,9 @@ class Fallback:
             reasons.append(f"the circuit breaker is {self.breaker.state}: {self.breaker.reason}")
         if waiting.rows:
             reasons.append(f"{waiting.rows:,} events wait in the outbox")
-        if waiting.set_aside:
-            reasons.append(f"{waiting.set_aside:,} rows are set aside and need a look")
+        aside = waiting.set_aside + self._adoption.set_aside
+        if aside:
+            reasons.append(f"{aside:,} rows are set aside and need a look")
         if waiting.damage is not None:
             reasons.append(str(waiting.damage))
         return Health("degraded" if reasons else "healthy", "; ".join(reasons))
@@ -205,8 +205,7 @@ class Fallback:
         """Make rows of what is still under way; end the relay; let go of the outbox."""
         if self._outbox is None:
             return
-        self._adopting.cancel()
-        await asyncio.wait([self._adopting])
+        await self._adoption.stop()
         await self._relay.stop()
         cause = ConnectionError("the stager was closed before the broker answered")
         for lane in (*self._direct.lanes, None):
@@ -214,7 +213,7 @@ class Fallback:
         while self._stores:
             await asyncio.wait(self._stores)
         outbox, self._outbox = self._outbox, None
-        await asyncio.to_thread(let_go, outbox)
+        await let_go(outbox)
 
     def _relay_of(self, outbox: ProcessOutbox) -> Relay:
         return Relay(
@@ -227,36 +226,11 @@ class Fallback:
             probe_timeout_s=self._settings.stage_timeout_s,
         )
 
-    async def _adopt(self) -> None:
-        """Drain the slots that dead processes of the service left (S9), one after the other, each in its order."""
-        orphans = Orphans(Path(self._settings.outbox_dir))
-        while True:
-            for slot in await asyncio.to_thread(orphans.take):
-                await self._drain_orphan(slot, orphans)
-            await asyncio.sleep(_ADOPT_EVERY_S)
-
-    async def _drain_orphan(self, slot: Slot, orphans: Orphans) -> None:
-        try:
-            outbox = await asyncio.to_thread(ProcessOutbox, slot, self._settings.outbox_max_bytes)
-        except OutboxUnavailable as error:
-            log.warning("the outbox of a process that died cannot be adopted: %s", error)
-            slot.release()
-            return
-        relay = self._relay_of(outbox)
-        relay.start()
-        try:
-            while not outbox.is_empty:
-                await asyncio.sleep(_ADOPT_POLL_S)
-                relay.wake()
-        finally:
-            await relay.stop()
-            await asyncio.to_thread(outbox.close)
-            orphans.emptied(slot)
-
     def _empty(self, lane: Lane | None, cause: BaseException) -> None:
         calls = self._direct.evict(lane)
         now = self._clock.monotonic()
-        self.breaker.failed(len(calls), now, str(cause) or type(cause).__name__)
+        begun = now - self._settings.stage_timeout_s * DIRECT_SHARE  # of the one that is overdue
+        self.breaker.failed(len(calls), now, str(cause) or type(cause).__name__, begun=begun)
         for call in calls:
             if call.outbox == "never":
                 call.fail(failure_of(call.event_id, cause, unknown=call.taken > 0))

@@ -21,7 +21,7 @@ from pipeline.client.call import Call, failure_of
 from pipeline.client.deadlines import Deadlines
 from pipeline.client.direct import DirectPath
 from pipeline.client.event import EventChecker
-from pipeline.client.fallback import Fallback, NoFallback, OtherWay
+from pipeline.client.fallback import DIRECT_SHARE, Fallback, NoFallback, OtherWay
 from pipeline.client.stager import Stager, load_catalog
 from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import ErrorClass, StagerClosed, StagingUnavailable
@@ -37,8 +37,6 @@ __all__ = ["KafkaStager"]
 _LOOP_GRACE_S = 1.0
 """How much longer than `STAGE_TIMEOUT_S` a thread waits for an event loop that does not get round to it."""
 _RECENT_S = 60.0
-_DIRECT_SHARE = 0.75
-"""Of `STAGE_TIMEOUT_S`: how long the direct way may take; the rest is for the outbox."""
 
 
 class KafkaStager(Stager):
@@ -76,8 +74,8 @@ class KafkaStager(Stager):
             on_ready=self._fallback.wake,
             on_failure=self._fallback.failed,
         )
-        self._fallback.start(self._producer, self._direct)
-        direct_s = settings.stage_timeout_s * _DIRECT_SHARE
+        await self._fallback.start(self._producer, self._direct)
+        direct_s = settings.stage_timeout_s * DIRECT_SHARE
         self._direct_limit = Deadlines(direct_s, self._clock, self._overdue)
         self._last_limit = Deadlines(settings.stage_timeout_s - direct_s, self._clock, self._too_late)
         await self._producer.start()
@@ -94,7 +92,7 @@ class KafkaStager(Stager):
         limit = self._clock.monotonic() + self._settings.close_timeout_s
         if self._producer.is_running:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.close_timeout_s * _DIRECT_SHARE):
+                async with asyncio.timeout(self._settings.close_timeout_s * DIRECT_SHARE):
                     await self._direct.drain()
         await self._fallback.close()
         await self._direct.stop()

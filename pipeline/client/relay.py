@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 from aiokafka.errors import KafkaError
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _WINDOW = 2_000
 _PAUSE_S = 1.0
+_CLAIM_EVERY_S = 0.2
 
 
 class _RowParcel(Parcel):
@@ -82,9 +83,10 @@ class Relay:
         self._cursor = 0
         self._under_way: defaultdict[bytes, int] = defaultdict(int)
         self._shipped: list[_RowParcel] = []
-        self._refused: list[tuple[_RowParcel, str]] = []
+        self._refused: deque[tuple[_RowParcel, str]] = deque()
         self._flying: dict[int, _RowParcel] = {}
         self._returns = 0
+        self._changing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -98,7 +100,8 @@ class Relay:
     async def stop(self) -> None:
         """End at once. What is not acknowledged stays in the outbox."""
         if self._task is not None:
-            self._task.cancel()
+            async with self._changing:  # a change of the store that is under way is carried through
+                self._task.cancel()
             await asyncio.wait([self._task])
             with contextlib.suppress(OutboxUnavailable):
                 await self._tidy()
@@ -135,7 +138,9 @@ class Relay:
 
     async def _run(self) -> None:
         while not self._outbox.claim_relay(self._call_soon):  # noqa: ASYNC110 -- its holder may be another loop
-            await asyncio.sleep(_PAUSE_S)  # another stager of this process ships
+            await asyncio.sleep(
+                _CLAIM_EVERY_S
+            )  # another stager ships, or rows of an earlier process are counted
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -148,16 +153,18 @@ class Relay:
                 self._wake.set()
 
     async def _tidy(self) -> None:
-        """Delete what was shipped, set aside what was refused."""
-        if self._shipped:
-            done, self._shipped = self._shipped, []
-            await self._outbox.delete([parcel.stored for parcel in done], [parcel.key for parcel in done])
-            for parcel in done:
+        """Delete what was shipped, set aside what can never be; what fails stays on its list for the next time."""
+        async with self._changing:
+            if done := self._shipped[:]:
+                await self._outbox.delete([parcel.stored for parcel in done], [parcel.key for parcel in done])
+                del self._shipped[: len(done)]
+                for parcel in done:
+                    self._no_longer_under_way(parcel)
+            while self._refused:
+                parcel, reason = self._refused[0]
+                await self._outbox.set_aside(parcel.stored, reason, parcel.key)
+                self._refused.popleft()
                 self._no_longer_under_way(parcel)
-        while self._refused:
-            parcel, reason = self._refused.pop()
-            await self._outbox.set_aside(parcel.stored, reason, parcel.key)
-            self._no_longer_under_way(parcel)
 
     async def _ship(self) -> None:
         if self._lane_of(b"") is None:
@@ -184,7 +191,8 @@ class Relay:
             row = decode(stored.data)
         except BadRow as error:
             log.error("outbox row %s is set aside: %s", stored.sequence, error)  # noqa: TRY400 -- no traceback needed
-            await self._outbox.set_aside(stored, str(error), None)
+            async with self._changing:
+                await self._outbox.set_aside(stored, str(error), None)
             return
         lane = self._lane_of(row.key)
         assert lane is not None, "the staging topic was known a moment ago"

@@ -1,30 +1,33 @@
 """The outbox of one process: one slot, one writer thread, and for each key whether rows of it wait.
 
-Owns: group commit, the thread, the count of waiting rows per key (S6). Must not know: how rows are shipped.
-All stagers of a process share it, whatever their event loops; every method may be called from any thread.
+Owns: group commit, the thread, the count of waiting rows per key (S6). Must not know: how rows are shipped, who
+shares it. All stagers of a process do, whatever their event loops; every method may be called from any thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
+import logging
 import math
-import os
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from pipeline.outbox.forks import Inside
 from pipeline.outbox.row import BadRow, decode
-from pipeline.outbox.slots import Slot, take_slot
+from pipeline.outbox.slots import Slot
 from pipeline.outbox.store import OutboxDamaged, OutboxUnavailable, RocksStore, Stored
 
 __all__ = ["ProcessOutbox", "Waiting"]
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 _MAX_GROUP = 2_000
+_COUNT_AT_ONCE = 2_000
+_PAUSE_S = 1.0
 
 
 class Waiting(NamedTuple):
@@ -56,13 +59,19 @@ class ProcessOutbox:
         """How many stagers of this process use it."""
         self._relaying: Callable[[], None] | None = None
         self._slot = slot
-        self._store = RocksStore(self._slot.folder, max_bytes)
+        self._inside = Inside()
+        with self._inside:
+            self._store = RocksStore(slot.folder, max_bytes)
+            self._inside.close = self._store.close
         self._lock = threading.Condition()
         self._appends: deque[_Append] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._rows_of_key: defaultdict[bytes, int] = defaultdict(int)
         self._closed = False
-        self._counted = self._store.rows == 0
+        self._ends: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._old_rows_end = self._store.last_sequence
+        """Rows up to here are of an earlier process; their keys are not counted yet."""
+        self._counted_to = 0
         self._thread = threading.Thread(target=self._run, name="stagepost-outbox", daemon=True)
         self._thread.start()
 
@@ -84,15 +93,16 @@ class ProcessOutbox:
 
     def rows_of(self, key: bytes) -> float:
         """How many rows of a key wait; infinitely many while the rows of an earlier process are counted."""
-        return self._rows_of_key.get(key, 0) if self._counted else math.inf
+        return self._rows_of_key.get(key, 0) if self._all_counted else math.inf
 
     def claim_relay(self, wake: Callable[[], None]) -> bool:
-        """Whether the caller shall ship the rows: one relay at a time does, so that their order holds.
+        """Whether the caller shall ship the rows: one relay at a time does, so that their order holds, and none
+        before all rows of an earlier process are counted.
 
         `wake` is called, from the writer's thread, whenever rows were stored.
         """
         with self._lock:
-            if self._relaying is None:
+            if self._relaying is None and self._all_counted:
                 self._relaying = wake
             return self._relaying is wake
 
@@ -133,17 +143,20 @@ class ProcessOutbox:
 
         return await self._call(ask)
 
-    def close(self) -> None:
-        """Store what was handed over, close the files, let go of the slot. Blocks for that long. Idempotent."""
+    async def close(self) -> None:
+        """Store what was handed over, close the files, let go of the slot. Idempotent.
+
+        Needs no other thread than the writer: when a program ends, none can be started any more.
+        """
+        loop = asyncio.get_running_loop()
+        end: asyncio.Future[None] = loop.create_future()
         with self._lock:
             self._closed = True
+            if not self._thread.is_alive():
+                return
+            self._ends.append((loop, end))
             self._lock.notify()
-        self._thread.join()
-
-    def disown(self) -> None:
-        """In a forked child: leave files, lock and handle to the parent."""
-        self._slot.release()
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._store))
+        await end
 
     def _forget(self, keys: Sequence[bytes]) -> None:
         with self._lock:
@@ -153,6 +166,10 @@ class ProcessOutbox:
                     self._rows_of_key[key] = left
                 else:
                     del self._rows_of_key[key]
+
+    @property
+    def _all_counted(self) -> bool:
+        return self._counted_to >= self._old_rows_end
 
     async def _call(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -174,23 +191,31 @@ class ProcessOutbox:
         return await done
 
     def _run(self) -> None:
-        if not self._counted:
-            self._count_keys()
         while True:
             with self._lock:
-                while not (self._appends or self._calls or self._closed):
+                while not (self._appends or self._calls or self._closed) and self._all_counted:
                     self._lock.wait()
                 appends = [self._appends.popleft() for _ in range(min(len(self._appends), _MAX_GROUP))]
                 calls = [self._calls.popleft() for _ in range(len(self._calls))]
                 finished = self._closed and not appends and not calls
             if finished:
-                self._store.close()
-                self._slot.release()
+                self._end()
                 return
-            if appends:
-                self._commit(appends)
-            for call in calls:
-                call()
+            with self._inside:
+                if appends:
+                    self._commit(appends)
+                for call in calls:
+                    call()
+                if not self._all_counted:
+                    self._count_some()
+
+    def _end(self) -> None:
+        with self._inside:
+            self._store.close()
+        self._slot.release()
+        with self._lock:
+            for loop, end in self._ends:
+                _answer(loop, lambda end=end: None if end.done() else end.set_result(None))  # type: ignore[misc]
 
     def _commit(self, appends: list[_Append]) -> None:
         """One fsync for all; where all together do not fit, each for itself, so that what fits is stored."""
@@ -213,56 +238,25 @@ class ProcessOutbox:
         if self._relaying is not None:
             self._relaying()
 
-    def _count_keys(self) -> None:
-        """Rows of an earlier process: learn their keys, so that new events queue behind them."""
-        after = 0
-        while rows := self._store.read(after, 10_000):
-            for row in rows:
-                try:
-                    key = decode(row.data).key
-                except BadRow:
-                    continue  # set aside by whoever ships it
-                with self._lock:
-                    self._rows_of_key[key] += 1
-            after = rows[-1].sequence
-        self._counted = True
-
-
-_shared: dict[Path, ProcessOutbox] = {}
-_sharing = threading.Lock()
-
-
-def shared(directory: Path, max_bytes: int) -> ProcessOutbox:
-    """The outbox of this process in that folder, opened on first use. Raises `OutboxUnavailable`."""
-    with _sharing:
-        outbox = _shared.get(directory)
-        if outbox is None:
-            outbox = _shared[directory] = ProcessOutbox(take_slot(directory), max_bytes)
-        outbox.users += 1
-        return outbox
-
-
-def let_go(outbox: ProcessOutbox) -> None:
-    """The caller needs it no more; it is closed when nobody does. Blocks while it closes."""
-    with _sharing:
-        outbox.users -= 1
-        if not outbox.users:
-            for directory in [known for known, kept in _shared.items() if kept is outbox]:
-                del _shared[directory]
-            outbox.close()
-
-
-def _after_fork() -> None:
-    # A RocksDB handle inherited over fork() says ok and loses the row: the child opens a slot of its own, and
-    # never frees the inherited one, whose destructor would write into the parent's files.
-    global _sharing
-    for outbox in _shared.values():
-        outbox.disown()
-    _shared.clear()
-    _sharing = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+    def _count_some(self) -> None:
+        """Rows of an earlier process: learn their keys, so that new events queue behind them; a few at a time, for
+        new events wait to be stored meanwhile."""
+        try:
+            rows = self._store.read(self._counted_to, _COUNT_AT_ONCE)
+        except OutboxUnavailable as error:
+            log.warning("the rows of an earlier process cannot be counted, will try again: %s", error)
+            with self._lock:
+                self._lock.wait(_PAUSE_S)
+            return
+        keys = []
+        for row in rows:
+            if row.sequence <= self._old_rows_end:
+                with contextlib.suppress(BadRow):  # it is set aside by whoever ships it
+                    keys.append(decode(row.data).key)
+        with self._lock:
+            for key in keys:
+                self._rows_of_key[key] += 1
+            self._counted_to = rows[-1].sequence if rows else self._old_rows_end
 
 
 def _resolve(items: list[tuple[_Append, int | Exception]]) -> None:

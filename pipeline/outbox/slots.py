@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +19,8 @@ __all__ = ["Orphans", "Slot", "take_slot"]
 _MAX_SLOTS = 4_096
 _PREFIX = "slot-"
 
+_held: weakref.WeakSet[Slot] = weakref.WeakSet()
+
 
 class Slot:
     """A folder that this process holds, until it is released or the process ends, however it ends."""
@@ -24,6 +28,7 @@ class Slot:
     def __init__(self, folder: Path, descriptor: int) -> None:
         self.folder = folder
         self._descriptor: int | None = descriptor
+        _held.add(self)
 
     @classmethod
     def lock(cls, folder: Path) -> Self | None:
@@ -69,13 +74,16 @@ class Orphans:
         self._directory = directory
         self._seen: dict[Path, int] = {}
 
-    def take(self) -> list[Slot]:
-        """Lock every slot that nobody holds and that may have rows, by number. The caller releases them."""
-        folders = sorted(
-            folder for folder in self._directory.glob(f"{_PREFIX}*") if (folder / "rows").is_dir()
-        )
-        changed = [folder for folder in folders if self._seen.get(folder) != _changed_at(folder)]
-        return [slot for slot in map(Slot.lock, changed) if slot is not None]
+    def take(self) -> Iterator[Slot]:
+        """Lock the slots that nobody holds and that may have rows, one after the other, by number.
+
+        The caller releases each before it asks for the next.
+        """
+        for folder in sorted(self._directory.glob(f"{_PREFIX}*")):
+            if (folder / "rows").is_dir() and self._seen.get(folder) != _changed_at(folder):
+                slot = Slot.lock(folder)
+                if slot is not None:
+                    yield slot
 
     def emptied(self, slot: Slot) -> None:
         """The slot has been looked into and closed; nothing is left in it."""
@@ -84,3 +92,12 @@ class Orphans:
 
 def _changed_at(folder: Path) -> int:
     return (folder / "rows").stat().st_mtime_ns
+
+
+def _after_fork() -> None:
+    # The lock is the parent's; a child that kept it open would keep the slot locked when the parent is gone.
+    for slot in list(_held):
+        slot.release()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -73,6 +73,7 @@ class RocksStore:
         self._max_bytes = max_bytes
         self._database: Rdict | None = None
         self._next = 1
+        self._counted = False
         self.damage: OutboxDamaged | None = None
         """What was found damaged when the files were opened; None where nothing was."""
         self.rows = 0
@@ -83,6 +84,11 @@ class RocksStore:
         """Rows that can never be shipped and were set aside."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._open()
+
+    @property
+    def last_sequence(self) -> int:
+        """The highest sequence given so far, 0 before the first."""
+        return self._next - 1
 
     def append(self, rows: Sequence[bytes]) -> list[int]:
         """Store rows in order, all or none, with one fsync. Returns their sequences; they are durable then.
@@ -163,7 +169,8 @@ class RocksStore:
                 ) from error
             else:
                 self._keep_damaged(path, error)
-        self._count()
+        if not self._counted:
+            self._count()
         self._fill_reserve()
 
     def _open_by_reserve(self, path: Path) -> None:
@@ -178,6 +185,7 @@ class RocksStore:
         path.rename(kept)
         log.error("outbox files are damaged, kept in %s: %s", kept, error)
         self._database = Rdict(str(path), _options())
+        self._counted = False
         self.damage = OutboxDamaged(str(self._folder), str(kept), str(error))
 
     def _count(self) -> None:
@@ -190,6 +198,7 @@ class RocksStore:
         aside = [sequence for sequence, _, _ in self.aside()]
         self.set_aside_count = len(aside)
         self._next = max(self._next, last + 1, *(sequence + 1 for sequence in aside[-1:]))
+        self._counted = True
 
     def _write(self, batch: WriteBatch, *, sync: bool = True) -> None:
         database = self._database or self._reopen()
@@ -199,6 +208,7 @@ class RocksStore:
             database.write(batch, options)
         except Exception as error:
             self._database = None
+            self._counted = False
             with contextlib.suppress(Exception):  # it cannot flush either; the log has every fsynced row
                 database.close()
             if _is_full(error):

@@ -47,6 +47,22 @@ def test_counts_over_sixty_seconds() -> None:
     assert breaker.failure_ratio(200) == 0.0
 
 
+def test_a_busy_minute_does_not_keep_it_closed() -> None:
+    """B2: where nothing went through since a failed attempt began, CB_MIN_REQUESTS of them are enough, whatever
+    went through in the minute before; where something did, the ratio over 60 s decides."""
+    breaker = Breaker(POLICY)
+    breaker.succeeded(60_000, 0)
+    breaker.failed(9, 3, "down", begun=1)
+    assert not is_open(breaker)  # too few
+    breaker.succeeded(1, 3)
+    breaker.failed(9, 4, "down", begun=3.5)
+    assert not is_open(breaker)  # something went through in between
+    breaker.failed(1, 4, "down", begun=2.5)
+    assert not is_open(breaker)  # and after this attempt began
+    breaker.failed(1, 4, "down", begun=3.5)
+    assert is_open(breaker)
+
+
 def test_probes_after_the_open_time_once() -> None:
     """B2: open for CB_TIMEOUT_S, then one probe; a second caller is told to wait for its end."""
     breaker = opened()

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,11 +22,11 @@ GIB = 1 << 30
 
 
 @pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[ProcessOutbox]:
+async def outbox(tmp_path: Path) -> AsyncIterator[ProcessOutbox]:
     """The outbox of this process, empty."""
     opened = ProcessOutbox(take_slot(tmp_path), GIB)
     yield opened
-    opened.close()
+    await opened.close()
 
 
 def row(key: bytes, number: int = 0) -> bytes:
@@ -77,26 +77,26 @@ async def test_what_does_not_fit_fails_alone(tmp_path: Path) -> None:
     done = await asyncio.gather(*small, large, more, return_exceptions=True)
     assert [type(result) for result in done] == [int, int, int, OutboxFull, int]
     assert outbox.rows_of(b"l") == 0
-    outbox.close()
+    await outbox.close()
 
 
 async def test_old_rows_are_counted_before_new_ones_may_overtake(tmp_path: Path) -> None:
     """S6: rows that an earlier process left hold their keys back from the first moment on."""
     earlier = ProcessOutbox(take_slot(tmp_path), GIB)
     await asyncio.gather(*(earlier.append(b"old", row(b"old", n)) for n in range(50)))
-    earlier.close()
+    await earlier.close()
     outbox = ProcessOutbox(take_slot(tmp_path), GIB)
     assert outbox.rows_of(b"old") > 0
     assert (await outbox.waiting()).rows == 50
     assert outbox.rows_of(b"old") == 50
     assert outbox.rows_of(b"new") == 0
-    outbox.close()
+    await outbox.close()
 
 
 async def test_closed(outbox: ProcessOutbox) -> None:
     """A closed outbox says so and keeps what it was handed."""
     stored = outbox.append(b"k", row(b"k"))
-    outbox.close()
+    await outbox.close()
     assert await stored == 1
     with pytest.raises(OutboxUnavailable, match="closed"):
         outbox.append(b"k", row(b"k"))
@@ -135,7 +135,7 @@ def test_orphans_are_found_and_living_slots_left_alone(tmp_path: Path) -> None:
     store.close()
     orphan.release()
     orphans.emptied(orphan)
-    assert orphans.take() == []  # nothing has changed in it since
+    assert list(orphans.take()) == []  # nothing has changed in it since
     living.release()
 
 
@@ -145,3 +145,39 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     file.write_text("not a folder")
     with pytest.raises(OutboxUnavailable, match="STREAMING_OUTBOX_DIR"):
         take_slot(file)
+
+
+def _fork_and_write(folder: Path) -> None:
+    """Fork while rows are being stored; parent and child then store more than RocksDB keeps without its threads."""
+
+    async def some(name: bytes) -> list[int]:
+        outbox = ProcessOutbox(take_slot(folder), GIB)
+        done = [await outbox.append(name, bytes(1 << 20)) for _ in range(20)]
+        if name == b"parent":
+            under_way = [outbox.append(name, row(name, n)) for n in range(50)]
+            child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(some(b"child")))
+            child.start()
+            done += await asyncio.gather(*under_way)
+            done += [await outbox.append(name, bytes(1 << 20)) for _ in range(20)]
+            await asyncio.to_thread(child.join, 20)
+            assert child.exitcode == 0, child.exitcode
+        await outbox.close()
+        return done
+
+    assert asyncio.run(some(b"parent")) == list(range(1, 91))
+
+
+def test_an_outbox_survives_a_fork_in_parent_and_child(tmp_path: Path) -> None:
+    """S9: after fork() the child has its own slot, whatever the parent has open. RocksDB's threads do not exist in
+    a child: without help its writes hang once its buffers are full, and its end aborts."""
+    process = multiprocessing.get_context("spawn").Process(target=_fork_and_write, args=(tmp_path,))
+    process.start()
+    process.join(40)
+    try:
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+    stores = [RocksStore(tmp_path / f"slot-{number:04d}", GIB) for number in range(2)]
+    assert [store.rows for store in stores] == [90, 20]
+    for store in stores:
+        store.close()

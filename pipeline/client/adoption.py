@@ -1,0 +1,85 @@
+"""Adoption: a living process drains the outbox slots that dead processes of its service left (S9).
+
+Owns: looking for orphans, one relay for each while it is drained. Must not know: the process's own outbox, calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.client.relay import Relay
+from pipeline.outbox.process import ProcessOutbox
+from pipeline.outbox.slots import Orphans, Slot
+from pipeline.outbox.store import OutboxUnavailable
+
+__all__ = ["Adoption"]
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 5.0
+_POLL_S = 0.2
+
+
+class Adoption:
+    """Drains orphaned slots, one after the other, each in its order. `relay_of` gives a relay for an outbox."""
+
+    def __init__(self, directory: Path, max_bytes: int, relay_of: Callable[[ProcessOutbox], Relay]) -> None:
+        self._max_bytes = max_bytes
+        self._relay_of = relay_of
+        self._orphans = Orphans(directory)
+        self._set_aside: dict[Path, int] = {}
+        self.looked = asyncio.Event()
+        """Set once every orphan that the first look found is empty."""
+
+    def start(self) -> None:
+        """Begin to look for orphans; the first look is at once."""
+        self._task = asyncio.create_task(self._run(), name="stagepost-adopt")
+
+    async def stop(self) -> None:
+        """Stop at once. What is not acknowledged stays in its slot, for the next process that looks."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    @property
+    def set_aside(self) -> int:
+        """How many rows stand aside in the slots that were drained."""
+        return sum(self._set_aside.values())
+
+    async def _run(self) -> None:
+        while True:
+            for slot in self._orphans.take():
+                await self._drain(slot)
+            self.looked.set()
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _drain(self, slot: Slot) -> None:
+        try:
+            outbox = await self._open(slot)
+        except OutboxUnavailable as error:
+            log.warning("the outbox of a process that died cannot be adopted: %s", error)
+            slot.release()
+            return
+        relay = self._relay_of(outbox)
+        relay.start()
+        try:
+            while not outbox.is_empty:
+                await asyncio.sleep(_POLL_S)
+                relay.wake()
+            self._set_aside[slot.folder] = (await outbox.waiting()).set_aside
+        finally:
+            await relay.stop()
+            await outbox.close()
+        self._orphans.emptied(slot)
+
+    async def _open(self, slot: Slot) -> ProcessOutbox:
+        opening = asyncio.ensure_future(asyncio.to_thread(ProcessOutbox, slot, self._max_bytes))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(OutboxUnavailable):
+                await (await opening).close()
+            raise
