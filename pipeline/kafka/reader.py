@@ -5,7 +5,7 @@ Owns: where it stands in each partition, fetching. Must not know: consumer group
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -65,13 +65,17 @@ class Reader:
 
     async def bounds(self, topic: str) -> dict[int, Bounds]:
         """What each partition of a topic holds now; empty where the topic does not exist."""
-        count = (await partition_counts(self._connection, [topic])).get(topic, 0)
-        places = [TopicPartition(topic, partition) for partition in range(count)]
+        return {place.partition: bounds for place, bounds in (await self.all_bounds([topic])).items()}
+
+    async def all_bounds(self, topics: Collection[str]) -> dict[Place, Bounds]:
+        """What each partition of these topics holds now; those that do not exist are left out."""
+        counts = await partition_counts(self._connection, topics)
+        places = [TopicPartition(topic, number) for topic in topics for number in range(counts.get(topic, 0))]
         if not places:
             return {}
         first = await self._consumer.beginning_offsets(places)
         end = await self._consumer.end_offsets(places)
-        return {place.partition: Bounds(first[place], end[place]) for place in places}
+        return {Place(*place): Bounds(first[place], end[place]) for place in places}
 
     def read_from(self, offsets: Mapping[Place, int]) -> None:
         """Read these partitions, and only these, each from its offset on."""

@@ -7,8 +7,7 @@ Must not know: who writes to them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -16,7 +15,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from pipeline.errors import MissingTopics
-from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
+from pipeline.kafka.admin import admin_client
+from pipeline.kafka.connection import Connection
 from pipeline.kafka.producer import Producer
 from pipeline.settings import Settings
 
@@ -105,27 +105,16 @@ class TopicKeeper:
                     await asyncio.sleep(0.05)
 
 
-@asynccontextmanager
-async def _admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000))
-    admin._client = connection.client()  # noqa: SLF001 -- its own would leave a connection open when cancelled
-    try:
-        await admin.start()
-        yield admin
-    finally:
-        await admin.close()
-
-
 async def missing(connection: Connection, names: Iterable[str]) -> list[str]:
     """Those of the topics that do not exist, sorted. Raises a `KafkaError` where no broker answers."""
-    async with _admin(connection) as admin:
+    async with admin_client(connection) as admin:
         existing = set(await admin.list_topics())
     return sorted(set(names) - existing)
 
 
 async def partition_counts(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     """The partition counts of those of the topics that exist. Raises a `KafkaError` where no broker answers."""
-    async with _admin(connection) as admin:
+    async with admin_client(connection) as admin:
         return await _counts(admin, names)
 
 
@@ -138,7 +127,7 @@ async def _counts(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str,
 
 async def describe(connection: Connection, names: Iterable[str]) -> dict[str, TopicState]:
     """How those of the topics are that exist. Raises a `KafkaError` where no broker answers, or one refuses."""
-    async with _admin(connection) as admin:
+    async with admin_client(connection) as admin:
         counts = await _counts(admin, names)
         asked = [ConfigResource(ConfigResourceType.TOPIC, name, {_SIZE: ""}) for name in sorted(counts)]
         answers = await admin.describe_configs(asked) if asked else []
@@ -156,7 +145,7 @@ async def create(connection: Connection, specs: Iterable[TopicSpec], replication
     Raises `MissingTopics` naming each topic the broker refused to create, or a `KafkaError` where no broker
     answers.
     """
-    async with _admin(connection) as admin:
+    async with admin_client(connection) as admin:
         if not replication:
             replication = min(3, len((await admin.describe_cluster())["brokers"]))
         wanted = [NewTopic(s.name, s.partitions, replication, topic_configs=dict(s.config)) for s in specs]
