@@ -11,12 +11,13 @@ drops fsynced rows silently after damage in the middle, "tolerate corrupted tail
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch, WriteOptions
 
@@ -28,11 +29,17 @@ log = logging.getLogger(__name__)
 
 _WRITE_BUFFER = 8 << 20
 _RESERVE_BYTES = 2 * _WRITE_BUFFER
+_STALLED = "Write stall"
+_STALL_S = 2.0
+"""How long a write waits for RocksDB to flush what came before: a few writes of 8 MiB."""
+_STALL_PAUSE_S = 0.005
 _RESERVE = "reserve"
 _DATABASE = "rows"
 _ROW, _ASIDE = b"r", b"x"
 _SEQUENCE_BYTES = 8
 _TIME_BYTES = 8
+_Changes: TypeAlias = "Sequence[tuple[bytes, bytes | None]]"
+"""Keys with their new values, or None to delete them: all or none."""
 _FULL = ("No space left", "ENOSPC", "Disk quota", "EDQUOT", "File too large")
 
 
@@ -104,10 +111,7 @@ class RocksStore:
             )
         at = int(time.time() * 1000).to_bytes(_TIME_BYTES, "big")
         sequences = list(range(self._next, self._next + len(rows)))
-        batch = WriteBatch(raw_mode=True)
-        for sequence, row in zip(sequences, rows, strict=True):
-            batch.put(_key(_ROW, sequence), at + row)
-        self._write(batch)
+        self._write([(_key(_ROW, sequence), at + row) for sequence, row in zip(sequences, rows, strict=True)])
         self._next += len(rows)
         self.rows += len(rows)
         self.bytes += size
@@ -125,21 +129,16 @@ class RocksStore:
 
     def delete(self, rows: Sequence[Stored]) -> None:
         """Forget rows that were shipped."""
-        batch = WriteBatch(raw_mode=True)
-        for row in rows:
-            batch.delete(_key(_ROW, row.sequence))
         # Not fsynced: a row that comes back after a crash is shipped twice with its id, never lost.
-        self._write(batch, sync=False)
+        self._write([(_key(_ROW, row.sequence), None) for row in rows], sync=False)
         self.rows -= len(rows)
         self.bytes -= sum(len(row.data) for row in rows)
 
     def set_aside(self, row: Stored, reason: str) -> None:
         """Move a row out of the way that can never be shipped; it is kept with the reason."""
-        batch = WriteBatch(raw_mode=True)
-        batch.delete(_key(_ROW, row.sequence))
         text = reason.encode()
-        batch.put(_key(_ASIDE, row.sequence), len(text).to_bytes(4, "big") + text + row.data)
-        self._write(batch)
+        aside = len(text).to_bytes(4, "big") + text + row.data
+        self._write([(_key(_ROW, row.sequence), None), (_key(_ASIDE, row.sequence), aside)])
         self.rows -= 1
         self.bytes -= len(row.data)
         self.set_aside_count += 1
@@ -200,12 +199,13 @@ class RocksStore:
         self._next = max(self._next, last + 1, *(sequence + 1 for sequence in aside[-1:]))
         self._counted = True
 
-    def _write(self, batch: WriteBatch, *, sync: bool = True) -> None:
+    def _write(self, changes: _Changes, *, sync: bool = True) -> None:
         database = self._database or self._reopen()
         options = WriteOptions()
         options.sync = sync
+        options.no_slowdown = True  # a flush that finds no room would hold the write, for ever if it stays so
         try:
-            database.write(batch, options)
+            self._write_unless_stalled(database, changes, options)
         except Exception as error:
             self._database = None
             self._counted = False
@@ -214,6 +214,27 @@ class RocksStore:
             if _is_full(error):
                 raise OutboxFull(str(self._folder), f"the disk is full, free some space ({error})") from error
             raise OutboxUnavailable(str(self._folder), str(error)) from error
+
+    def _write_unless_stalled(self, database: Rdict, changes: _Changes, options: WriteOptions) -> None:
+        """Write as soon as RocksDB has flushed what came before; not where it finds no room for that."""
+        until = time.monotonic() + _STALL_S
+        while True:
+            try:
+                database.write(_batch(changes), options)
+            except Exception as error:
+                if _STALLED not in str(error):
+                    raise
+                if not self._has_room_to_flush():
+                    raise OSError(errno.ENOSPC, f"{_FULL[0]}: {error}") from error
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_STALL_PAUSE_S)
+            else:
+                return
+
+    def _has_room_to_flush(self) -> bool:
+        disk = os.statvfs(self._folder)
+        return disk.f_bavail * disk.f_frsize >= _WRITE_BUFFER
 
     def _reopen(self) -> Rdict:
         """After a failed write: the old handle is of no use, and a new one needs the reserve's room."""
@@ -246,6 +267,16 @@ class RocksStore:
 
 def _key(prefix: bytes, sequence: int) -> bytes:
     return prefix + sequence.to_bytes(_SEQUENCE_BYTES, "big")
+
+
+def _batch(changes: _Changes) -> WriteBatch:
+    batch = WriteBatch(raw_mode=True)
+    for key, value in changes:
+        if value is None:
+            batch.delete(key)
+        else:
+            batch.put(key, value)
+    return batch
 
 
 def _options() -> Options:

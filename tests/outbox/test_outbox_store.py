@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rocksdict import Options
 
+from pipeline.outbox import store as store_module
 from pipeline.outbox.store import OutboxFull, OutboxUnavailable, RocksStore
 
 GIB = 1 << 30
@@ -173,6 +175,32 @@ def test_full_disk_and_back_without_a_restart(small_disk: Path) -> None:
     store.close()
     assert len(rows) >= stored + 1
     assert rows[-1].data == b"resumed"
+
+
+def test_a_write_that_rocksdb_holds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S2: while RocksDB stops writes a moment, an append waits; where it does not go on, and a flush that waits for
+    room on the disk does not, the append is a typed error and does not hang. Nothing stored is lost."""
+
+    def stops_after_each_flush() -> Options:
+        options = plain()
+        options.set_level_zero_file_num_compaction_trigger(1)
+        options.set_level_zero_slowdown_writes_trigger(1)
+        options.set_level_zero_stop_writes_trigger(1)
+        return options
+
+    plain = store_module._options
+    monkeypatch.setattr(store_module, "_options", stops_after_each_flush)
+    store = RocksStore(tmp_path / "slot", GIB)
+    rows = [os.urandom(1 << 20)] * 9  # more than a write buffer: each append waits for the flush of the one before
+    stored = sum(len(store.append(rows)) for _ in range(5))
+    monkeypatch.setattr(store_module, "_STALL_S", 0.0)
+    with pytest.raises(OutboxUnavailable, match="stall"):
+        while stored < 500:
+            stored += len(store.append(rows))
+    monkeypatch.undo()
+    store.append([b"resumed"])
+    assert len(store.read(0, 10**6)) == stored + 1
+    store.close()
 
 
 def test_a_restart_on_a_full_disk_drains(small_disk: Path) -> None:
