@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["tests.broker_fixtures"]
+
+_SLOW_FIRST = ("fire", "worker", "packaging", "demo")
+"""Folders whose tests take long: begun last, one process would be alone with them at the end."""
+_ONE_BY_ONE = frozenset({"fire"})
+"""Folders whose tests share nothing: two processes may take turns with them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let processes share the tests by the file, or by the folder where a folder shares a fixture."""
+    root = Path(__file__).parent
+    for item in items:
+        room, *rest = item.path.relative_to(root).parts
+        if room not in _ONE_BY_ONE:
+            item.add_marker(pytest.mark.xdist_group(room if room == "worker" else "/".join((room, *rest))))
+    rank = {room: index for index, room in enumerate(_SLOW_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(root).parts[0], len(rank)))
 
 
 @pytest.fixture(autouse=True)
