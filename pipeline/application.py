@@ -14,6 +14,7 @@ from faust.types import TP
 
 from catalog import Catalog, OwnTopics
 from catalog.names import dlq_of
+from pipeline import audit
 from pipeline.breaker import BreakerPolicy
 from pipeline.client.stager import load_catalog
 from pipeline.clock import SYSTEM_CLOCK
@@ -24,8 +25,11 @@ from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection, staging_cluster, target_cluster
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicKeeper, TopicSpecs, missing, partition_counts
+from pipeline.meter import Meter
+from pipeline.metrics import Metrics
 from pipeline.park import ParkedState
 from pipeline.parking.breakers import Breakers, TargetState
+from pipeline.partition import key_hash
 from pipeline.plan import Limits
 from pipeline.routes import Router
 from pipeline.settings import Settings
@@ -50,6 +54,7 @@ class Application:
         policy = BreakerPolicy(settings.cb_failure_ratio, settings.cb_min_requests, settings.cb_timeout_s)
         self.breakers = Breakers(catalog.topics, policy, SYSTEM_CLOCK)
         """One for each target; an operator pauses, resumes and resets them here."""
+        self.metrics = Metrics()
         self.app: App = make_app(settings)
         self.app.prepare = self._prepare
         self.app.on_abandoned = self._abandoned
@@ -79,6 +84,24 @@ class Application:
     def parked(self) -> list[ParkedState]:
         """What is parked, by its name and staging partition, of the partitions this worker has. A snapshot."""
         return []
+
+    async def audit(self, entry: audit.Entry) -> None:
+        """Write an audit record (O3); returns once it is acknowledged, waits for a broker without limit.
+
+        A change is audited before it is made: what cannot be audited is not done.
+        """
+        key, value, headers = audit.record_of(entry)
+        count = self._own.partitions.get(self.topics.staging)
+        await self._own.write(self.specs.kept(self.topics.audit, count), key_hash(key), (key, value, headers))
+
+    def trouble(self) -> str:
+        """What keeps records from their topics just now, and which; empty where nothing does."""
+        for cluster in self._clusters:
+            for lane in cluster.producer.troubled_lanes():
+                return f"{lane.topic} does not take records: {lane.trouble}"
+            if cluster.producer.trouble is not None:
+                return str(cluster.producer.trouble)
+        return ""
 
     async def _prepare(self) -> None:
         """Before Faust connects: producers, own topics, and the check where topics must not be created."""
@@ -110,6 +133,7 @@ class Application:
             specs=self.specs,
             clock=SYSTEM_CLOCK,
             producer_id=f"{settings.client_id}/{uuid7()}",
+            meter=Meter(self.metrics, SYSTEM_CLOCK),
         )
 
     async def _cluster(self, connection: Connection, options: ProducerOptions) -> Cluster:

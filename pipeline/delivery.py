@@ -23,6 +23,7 @@ from pipeline.errors import classify
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.topics import TopicSpecs
+from pipeline.meter import Meter
 from pipeline.partition import key_hash
 from pipeline.plan import Column, Limits, OutRecord, Rejected, StagedRecord, is_dead_lettered, plan
 from pipeline.routes import Router
@@ -65,6 +66,7 @@ class Delivery:
         specs: TopicSpecs,
         clock: Clock,
         producer_id: str,
+        meter: Meter,
     ) -> None:
         self._router = router
         self._limits = limits
@@ -74,6 +76,7 @@ class Delivery:
         self._specs = specs
         self._clock = clock
         self._producer_id = producer_id
+        self.meter = meter
         self._under_way: dict[StagedBatch, _Ticket] = {}
         self._put_off: list[_ToKept] = []
 
@@ -88,6 +91,7 @@ class Delivery:
             return outcome.unknown_topics
         ticket = _Ticket(batch, len(batch.records), on_end)
         self._under_way[batch] = ticket
+        self.meter.consumed(ticket.left)
         for (topic, partition), column in outcome.columns.items():
             parcel = _ToTarget(column, ticket, self)
             ticket.parcels.append(parcel)
@@ -180,7 +184,7 @@ class Delivery:
             schema_version=route.definition.schema_version if route is not None else "",
         )
         topic = route.dlq if route is not None else self._topics.staging_dlq
-        return _ToKept((record.key, record.value, headers), ticket, self, topic, target)
+        return _ToKept((record.key, record.value, headers), ticket, self, topic, target, rejected.failure)
 
     def _audit(self, ticket: _Ticket, record: StagedRecord, failure: Failure) -> _ToKept:
         partition, offset = ticket.batch.partition, record.offset
@@ -198,7 +202,7 @@ class Delivery:
         }
         key = f"{self._topics.staging}/{partition}/{offset}".encode()
         kept: OutRecord = (key, to_json(entry), [("content-type", b"application/json")])
-        return _ToKept(kept, ticket, self, self._topics.audit, self._topics.staging)
+        return _ToKept(kept, ticket, self, self._topics.audit, self._topics.staging, failure)
 
 
 def _shown(record: StagedRecord, name: str) -> str:
@@ -231,6 +235,8 @@ class _ToTarget(Parcel):
 
     def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002 -- ends are counted
         """On the target."""
+        record = self._ticket.batch.records[self._column.sources[first]]
+        self._delivery.meter.delivered(self._column.route.topic, record, count)
         self._delivery.ended(self._ticket, count)
 
     def refused(self, index: int, error: BaseException) -> None:
@@ -244,7 +250,7 @@ class _ToTarget(Parcel):
 class _ToKept(Parcel):
     """A dead letter or an audit record on its way: the end of one staging record."""
 
-    __slots__ = ("_delivery", "_whole", "like", "ticket", "topic")
+    __slots__ = ("_delivery", "_failure", "_whole", "like", "ticket", "topic")
 
     def __init__(
         self,
@@ -253,6 +259,7 @@ class _ToKept(Parcel):
         delivery: Delivery,
         topic: str,
         like: str,
+        failure: Failure,
         whole: OutRecord | None = None,
     ) -> None:
         super().__init__((record,))
@@ -260,10 +267,15 @@ class _ToKept(Parcel):
         self.like = like
         self.ticket = ticket
         self._delivery = delivery
+        self._failure = failure
         self._whole = whole or record
 
     def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002
         """It is kept."""
+        if self._is_dead_letter:
+            self._delivery.meter.dead_lettered(self.topic, self._failure)
+        else:
+            self._delivery.meter.skipped(self._failure)
         self._delivery.ended(self.ticket, count)
 
     def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002 -- one record
@@ -283,4 +295,4 @@ class _ToKept(Parcel):
         return self.topic.endswith(DLQ_SUFFIX)
 
     def _again(self, record: OutRecord) -> _ToKept:
-        return _ToKept(record, self.ticket, self._delivery, self.topic, self.like, self._whole)
+        return _ToKept(record, self.ticket, self._delivery, self.topic, self.like, self._failure, self._whole)

@@ -35,22 +35,22 @@ class StagedRecord(Protocol):
     @property
     def offset(self) -> int:
         """Position in its staging partition."""
-        ...
+
+    @property
+    def timestamp(self) -> int:
+        """When it was written, in milliseconds since 1970-01-01 UTC."""
 
     @property
     def key(self) -> bytes | None:
         """The partition key as staged."""
-        ...
 
     @property
     def value(self) -> bytes | None:
         """The payload, or None for no data."""
-        ...
 
     @property
     def headers(self) -> RawHeaders:
         """The staging headers (S10) and whatever else the producer added."""
-        ...
 
 
 class Limits:

@@ -1,6 +1,6 @@
-"""The composition root: reads the environment, builds the worker, registers agents and commands by name.
+"""The composition root: reads the environment, builds the worker, registers agents, commands and pages by name.
 
-Owns: nothing but the order of these. The only module that knows the app *and* the agents.
+Owns: nothing but the order of these. The only module that knows the app *and* what is registered on it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
     raise MissingExtra("worker", str(error.name)) from error
 
 import agents  # noqa: E402 -- only now is it known to be ours
+from pipeline import web  # noqa: E402
 from pipeline.application import build  # noqa: E402
 from pipeline.cli import COMMANDS, lint_refused  # noqa: E402
 from pipeline.settings import Settings  # noqa: E402
@@ -30,6 +31,6 @@ try:
 except CatalogError as error:
     lint_refused(settings.catalog, error, sys.argv)
     raise
-for register in (*agents.AGENTS, *COMMANDS):
+for register in (*agents.AGENTS, *COMMANDS, web.register):
     register(application)
 app = application.app

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from pipeline.errors import StagerClosed
+from pipeline.kafka.encoding import OutRecord
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.producer import Producer
 from pipeline.kafka.topics import TopicKeeper, TopicSpec
@@ -22,6 +23,31 @@ log = logging.getLogger(__name__)
 
 _ATTEMPT_TIMEOUT_S = 10.0
 _PAUSE_S = 1.0
+
+
+class _Written(Parcel):
+    """One record that somebody waits for."""
+
+    __slots__ = ("offset",)
+
+    def __init__(self, record: OutRecord) -> None:
+        super().__init__((record,))
+        self.offset: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002 -- one record
+        """It is on the topic."""
+        if not self.offset.done():
+            self.offset.set_result(offset)
+
+    def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002
+        """The broker will not take it."""
+        if not self.offset.done():
+            self.offset.set_exception(error)
+
+    def given_up(self, first: int, count: int, error: BaseException) -> None:  # noqa: ARG002
+        """The worker ends."""
+        if not self.offset.done():
+            self.offset.set_exception(error)
 
 
 class Cluster:
@@ -47,6 +73,17 @@ class Cluster:
             return
         self._held_back[spec.name].append((hashed, parcel))
         self.learn(spec, lambda: self._put_held_back(spec.name))
+
+    async def write(self, spec: TopicSpec, hashed: int, record: OutRecord) -> tuple[int, int]:
+        """Write one record and return its partition and offset once it is acknowledged; waits without limit.
+
+        The topic is created where that is allowed. Raises what the broker refuses the record with, or
+        `StagerClosed` where the worker ends first. Cancelled, it may still arrive.
+        """
+        written = _Written(record)
+        self.put_when_known(spec, hashed, written)
+        offset = await written.offset
+        return hashed % self.partitions[spec.name], offset
 
     def learn(self, spec: TopicSpec, then: Callable[[], None]) -> None:
         """Learn a topic's partition count, creating it where that is allowed; then call `then`.

@@ -9,8 +9,11 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 
 import faust
+from aiohttp.web import Application as WebApplication
 from faust.transport.drivers import aiokafka as driver
 from faust.types.transports import TransportT
+from faust.types.web import Web as WebT
+from faust.web.drivers.aiohttp import Web
 from mode import CrashingSupervisor
 from yarl import URL
 
@@ -31,6 +34,12 @@ _STOP_S = 10.0
 """What a stop may take beyond `DRAIN_TIMEOUT_S`: the last commit, closing producers, leaving the group."""
 
 
+class _BareWeb(Web):
+    """Faust's web server without the pages that Faust puts on it."""
+
+    default_blueprints = debug_blueprints = optional_blueprints = production_blueprints = ()
+
+
 class App(faust.App):
     """A Faust app whose staging topic arrives in batches.
 
@@ -42,6 +51,8 @@ class App(faust.App):
     batch_topics: frozenset[str] = frozenset()
     drain_timeout_s: float = 10.0
     on_abandoned: Callable[[Sequence[Batch]], None] | None = None
+    serve: Callable[[WebApplication], None] | None = None
+    """Puts our pages on the web server, before it starts."""
 
     @property
     def batches(self) -> Consumer:
@@ -61,6 +72,15 @@ class App(faust.App):
         if self.in_worker:
             end_process_after(self.drain_timeout_s + _STOP_S)
         await super().stop()
+
+    def on_webserver_init(self, web: WebT) -> None:
+        """Before the web server starts, on the event loop."""
+        assert isinstance(web, Web)
+        if self.serve is not None:
+            self.serve(web.web_app)
+
+    def _new_web(self) -> WebT:
+        return _BareWeb(self)
 
     def _new_transport(self) -> TransportT:
         return self._transport_with_batches(self.conf.broker_consumer)

@@ -20,6 +20,7 @@ from faust.types.transports import TPorTopicSet
 from pipeline.plan import StagedRecord
 from pipeline.transport.mended import COMMIT_TIMEOUT_S, MendedConsumer
 from pipeline.transport.progress import Batch, Memory, Progress
+from pipeline.transport.readiness import Facts, PartitionFacts
 from pipeline.transport.thread import Fetched
 
 __all__ = ["AHEAD", "UNFINISHED_BYTES", "Consumer"]
@@ -46,6 +47,8 @@ class Consumer(MendedConsumer):
         """How often a fetched list left out records and was fetched again."""
         self._memory = Memory(UNFINISHED_BYTES)
         self._fetch = 0
+        self._asked_at: float | None = None
+        """Since when the thread owes an answer."""
         self._room = asyncio.Event()
         self._batch_ended = asyncio.Event()
 
@@ -101,6 +104,25 @@ class Consumer(MendedConsumer):
     def abandoned(self, batches: Sequence[Batch]) -> None:
         """Told of batches whose partition is lost before they ended, so that their writes can be taken back."""
 
+    def facts(self) -> Facts:
+        """How it stands now, for `readiness`. Does not block."""
+        partitions = []
+        for tp in sorted(tp for tp in self.assignment() if tp.topic in self.batch_topics):
+            progress = self.progress.get(tp) or Progress(*tp, AHEAD, self._memory)
+            done, committed, end = (
+                progress.committable,
+                self._committed_offset.get(tp),
+                self._thread.end_of(tp),
+            )
+            begun = progress.unfinished_from
+            uncommitted = None if done is None or (committed is not None and committed >= done) else done
+            first = next((offset for offset in (committed, begun, end) if offset is not None), 0)
+            lag = None if end is None else max(0, end - first)
+            partitions.append(PartitionFacts(tp.partition, progress.cause, begun, uncommitted, lag))
+        asked = self._asked_at
+        silent_s = 0.0 if asked is None else time.monotonic() - asked
+        return Facts(self._thread.not_member(), self.app.in_recovery, silent_s, partitions)
+
     # -- handing out -----------------------------------------------------------------------------
 
     async def drain_once(self) -> None:
@@ -114,8 +136,10 @@ class Consumer(MendedConsumer):
             await _wait_for(self._room, _NO_ROOM_S)
             return
         self._fetch += 1
+        self._asked_at = time.monotonic()
         # While a partition is left out for want of room, do not sit long in a fetch that leaves it out too.
         records, _ = await self._wait_next_records(0.02 if self._buffered_partitions else 1.0)
+        self._asked_at = None
         generation = self.app.consumer_generation_id
         if not isinstance(records, Fetched):
             return

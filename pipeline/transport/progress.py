@@ -95,6 +95,11 @@ class Progress:
         """Whether nothing is unfinished."""
         return not self._unfinished
 
+    @property
+    def unfinished_from(self) -> int | None:
+        """The offset of the first record that was handed out and has not ended; None where there is none."""
+        return self._unfinished[0].first_offset if self._unfinished else None
+
     def stands_at(self, offset: int, fetch: int | None) -> None:
         """The consumer was told to read from here, and did before fetch number `fetch`; None: perhaps never."""
         self.expected = offset

@@ -57,6 +57,27 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if task.done():
                 raise task.exception() or ConsumerStoppedError()
 
+    def not_member(self) -> str:
+        """Why this worker is no member of its group just now; empty where it is one."""
+        if self._consumer is None:
+            return "the consumer has not started"
+        coordinator = self._consumer._coordinator  # noqa: SLF001
+        if coordinator._pending_exception is not None:  # noqa: SLF001
+            return repr(coordinator._pending_exception)  # noqa: SLF001
+        if coordinator.coordinator_id is None:
+            return "no broker answers for the group"
+        if coordinator.generation <= 0:
+            return "it has not joined yet, or has to join again"
+        return ""
+
+    def end_of(self, tp: TP) -> int | None:
+        """The offset behind the last record of an assigned partition, as the last fetch said."""
+        consumer = self._consumer
+        if consumer is None or not consumer._subscription.is_assigned(tp):  # noqa: SLF001
+            return None
+        end: int | None = consumer.highwater(tp)
+        return end
+
     async def _fetch_records(
         self,
         consumer: AIOKafkaConsumer,

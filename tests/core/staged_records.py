@@ -35,6 +35,7 @@ class Staged:
     value: bytes | None = b"{}"
     key: bytes | None = b"any"
     offset: int = 0
+    timestamp: int = 0
 
 
 _SOUND: Mapping[str, bytes | None] = {

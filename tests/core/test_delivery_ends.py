@@ -20,6 +20,8 @@ from pipeline.delivery import Delivery
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.topics import TopicSpec, TopicSpecs
+from pipeline.meter import Meter
+from pipeline.metrics import Metrics
 from pipeline.partition import key_hash
 from pipeline.routes import Router
 from pipeline.settings import Settings
@@ -80,6 +82,7 @@ class Bench:
         self.targets = targets or Notes(**dict.fromkeys((t.replace(".", "__") for t in CATALOG.topics), 7))
         self.own = Notes(shop__staging=6)
         self.ended = 0
+        self.metrics = Metrics()
         self.delivery = Delivery(
             using or router(),
             LIMITS,
@@ -89,6 +92,7 @@ class Bench:
             specs=TopicSpecs(SETTINGS),
             clock=SYSTEM_CLOCK,
             producer_id="w/1",
+            meter=Meter(self.metrics, SYSTEM_CLOCK),
         )
 
     def deliver(self, *records: Staged) -> Batch:

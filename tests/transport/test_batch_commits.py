@@ -29,6 +29,7 @@ class FakeRecord(NamedTuple):
     key: bytes | None = None
     value: bytes | None = None
     headers: RawHeaders = ()
+    timestamp: int = 0
 
 
 class Worker(BatchApp):

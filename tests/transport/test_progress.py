@@ -27,6 +27,7 @@ class Staged:
     key: bytes | None = None
     value: bytes | None = b"x"
     headers: RawHeaders = field(default=())
+    timestamp: int = 0
 
 
 def records(*offsets: int) -> list[Staged]:

@@ -25,6 +25,7 @@ from faust.app.base import App
 from faust.tables.recovery import Recovery
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
+from faust.web.base import Web
 from mode.utils.queues import FlowControlEvent, FlowControlQueue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,6 +197,33 @@ PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
         "29037e5578da",
         "batches",
         "fetches only with the flow on, from a live set",
+    ),
+    (App._new_web, "bc4fce4cb981", "app", "replaced"),
+    (App.on_webserver_init, "9850f1df89f5", "app", "replaced: does nothing upstream"),
+    (
+        Web.init_server,
+        "98deff07d356",
+        "app",
+        "called once on the event loop, before the server starts: puts pages on it",
+    ),
+    (
+        Web._enabled_blueprints,
+        "d2a12bee0de5",
+        "app",
+        "which pages Faust adds by itself: those of four class attributes",
+    ),
+    (
+        GroupCoordinator.coordinator_dead,
+        "b7018b74292f",
+        "thread",
+        "no coordinator_id while no broker answers",
+    ),
+    (GroupCoordinator.reset_generation, "f33f3309e39b", "thread", "no generation while it has to join again"),
+    (
+        AIOKafkaConsumer.highwater,
+        "439d44fb6c3f",
+        "thread",
+        "the end of an assigned partition as last fetched",
     ),
     (App._new_transport, "789f55e75805", "app", "replaced"),
     (App._new_producer_transport, "f20e159a0d45", "app", "replaced"),

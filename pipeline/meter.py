@@ -1,0 +1,59 @@
+"""What a delivery counts: how records ended, and how long events took from stage() to their target (O4).
+
+Owns: which metric each end adds to, when an event's way began. Must not know: how anything is delivered.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pipeline import staging
+from pipeline.clock import Clock
+from pipeline.dlq import Failure
+from pipeline.metrics import CONSUMED, DEAD_LETTERED, DELIVERED, SKIPPED, WAY_SECONDS, Metrics
+from pipeline.plan import StagedRecord
+
+__all__ = ["Meter"]
+
+_OUTBOX_S = 3_600.0
+"""A stage-time that lies further before the staging record's own time was given by the caller: it says when
+something happened, not when it was staged."""
+
+
+class Meter:
+    """Counts ends. Call it once for what ends together."""
+
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._metrics = metrics
+        self._clock = clock
+
+    def consumed(self, count: int) -> None:
+        """So many staging records were taken up."""
+        self._metrics.add(CONSUMED, count)
+
+    def delivered(self, target: str, first: StagedRecord, count: int) -> None:
+        """`count` events, of which `first` waited longest, were acknowledged by their target."""
+        self._metrics.add(DELIVERED, count, target)
+        way_s = max(0.0, self._clock.time() - _began(first))
+        self._metrics.observe(WAY_SECONDS, way_s, count, target)
+
+    def dead_lettered(self, topic: str, failure: Failure) -> None:
+        """One record was acknowledged by a dead-letter topic."""
+        self._metrics.add(DEAD_LETTERED, 1, topic, failure.error_class, failure.disposition)
+
+    def skipped(self, failure: Failure) -> None:
+        """One record ended as an audit record."""
+        self._metrics.add(SKIPPED, 1, failure.error_class)
+
+
+def _began(record: StagedRecord) -> float:
+    """When an event's way began: at its stage-time, so that time in an outbox counts; else at its record's time."""
+    written = record.timestamp / 1000
+    for name, value in record.headers:
+        if name == staging.TIME and value is not None:
+            try:
+                staged = datetime.fromisoformat(value.decode()).timestamp()
+            except ValueError:
+                break
+            return staged if written - _OUTBOX_S <= staged <= written else written
+    return written
