@@ -32,6 +32,7 @@ class _Staged:
     key: bytes
     value: bytes
     headers: list[RawHeader]
+    timestamp: int = 0
 
 
 class Load:
