@@ -37,10 +37,6 @@ __all__ = [
 
 CATALOG: Final = "catalog.examples.flights"
 WORKER: Final = "worker"
-# Cancellations and diversions ask for an outbox, which these services do not have.
-_POLICIES: Final = ",".join(
-    f"{key}.outbox=fallback_on_circuit_open" for key in ("flight.cancelled", "flight.diverted")
-)
 
 
 class Worker(Protocol):
@@ -70,7 +66,6 @@ class Run(NamedTuple):
             "STREAMING_NAMESPACE": self.namespace,
             "STREAMING_CATALOG": CATALOG,
             "STREAMING_CLOUDEVENTS_SOURCE": source,
-            "STREAMING_EVENT_POLICIES": _POLICIES,
             "STREAMING_OUTBOX_DIR": str(self.folder / "outbox"),
         }
 

@@ -10,13 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pipeline.client.default import health, stage, stage_blocking, use_stager
-from pipeline.types import NO_DATA, Health, Prepared, Staged
+from pipeline.types import NO_DATA, Health, Prepared, Shipped, Staged
 
 if TYPE_CHECKING:
     import faust
 
     from pipeline.client.stager import NoopStager, Stager
     from pipeline.errors import StagepostError, is_caller_error
+    from pipeline.outbox.protocol import Outbox, Stored
     from pipeline.settings import Settings
 
     app: faust.App
@@ -25,11 +26,14 @@ __all__ = [
     "NO_DATA",
     "Health",
     "NoopStager",
+    "Outbox",
     "Prepared",
     "Settings",
+    "Shipped",
     "Staged",
     "StagepostError",
     "Stager",
+    "Stored",
     "app",
     "health",
     "is_caller_error",
@@ -40,9 +44,11 @@ __all__ = [
 
 _HOME = {
     "NoopStager": "pipeline.client.stager",
+    "Outbox": "pipeline.outbox.protocol",
     "Settings": "pipeline.settings",
     "StagepostError": "pipeline.errors",
     "Stager": "pipeline.client.stager",
+    "Stored": "pipeline.outbox.protocol",
     "is_caller_error": "pipeline.errors",
 }
 

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from catalog.policies import PolicyOverride
 
-__all__ = ["NO_DATA", "ExtraHeaders", "Health", "NoData", "Payload", "PolicyArgument", "Prepared", "Staged"]
+__all__ = [
+    "NO_DATA",
+    "ExtraHeaders",
+    "Health",
+    "NoData",
+    "Payload",
+    "PolicyArgument",
+    "Prepared",
+    "Shipped",
+    "Staged",
+]
 
 
 class NoData(enum.Enum):
@@ -52,6 +62,13 @@ class Prepared(NamedTuple):
 
     id: str
     bytes: bytes
+
+
+class Shipped(NamedTuple):
+    """What became of the rows of an outbox: so many are on the staging topic, so many were set aside."""
+
+    shipped: int
+    set_aside: int
 
 
 class Health(NamedTuple):

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.client.relay import Relay
+from pipeline.outbox.errors import OutboxUnavailable
 from pipeline.outbox.process import ProcessOutbox
 from pipeline.outbox.slots import Orphans, Slot
-from pipeline.outbox.store import OutboxUnavailable
 
 __all__ = ["Adoption"]
 

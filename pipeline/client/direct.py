@@ -58,8 +58,11 @@ class DirectPath:
         return bool(self.lanes) and self.in_lanes < self._settings.max_buffered_records
 
     def lane_of(self, key: bytes) -> Lane | None:
-        """The lane of a key; None while the topic is not known."""
-        return self.lanes[partition_of(key, len(self.lanes))] if self.lanes else None
+        """The lane of a key; None while the topic is not known, which is then being learnt."""
+        if not self.lanes:
+            self.learn()
+            return None
+        return self.lanes[partition_of(key, len(self.lanes))]
 
     def put(self, call: Call) -> None:
         """Into its lane, or behind those that wait for one."""

@@ -7,8 +7,8 @@ Must not know: how rows are stored, lanes beyond emptying them, time limits.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from pipeline.breaker import Breaker, BreakerPolicy
 from pipeline.client.adoption import Adoption
@@ -17,92 +17,16 @@ from pipeline.client.direct import DirectPath
 from pipeline.client.relay import Relay
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane
-from pipeline.kafka.producer import Producer
 from pipeline.outbox.process import ProcessOutbox
 from pipeline.outbox.row import encode
 from pipeline.outbox.sharing import let_go, shared
 from pipeline.settings import Settings
 from pipeline.types import Health, Staged
 
-__all__ = ["DIRECT_SHARE", "Fallback", "NoFallback", "OtherWay"]
+__all__ = ["DIRECT_SHARE", "Fallback"]
 
 DIRECT_SHARE = 0.75
 """Of `STAGE_TIMEOUT_S`: how long the direct way may take; the rest is for the outbox."""
-
-
-class OtherWay(Protocol):
-    """What a stager asks of the other way for its events."""
-
-    exists: bool
-
-    async def start(self, producer: Producer, direct: DirectPath) -> None:
-        """Begin, once the direct way is there. Raises `OutboxUnavailable`."""
-        ...
-
-    def takes(self, call: Call) -> bool:
-        """Whether the call has to go this way; if so it was taken."""
-        ...
-
-    def overdue(self, call: Call, cause: BaseException) -> None:
-        """The direct way took too long for this call."""
-        ...
-
-    def failed(self, call: Call, error: BaseException) -> None:
-        """There is no direct way for this call."""
-        ...
-
-    def succeeded(self) -> None:
-        """One event went the direct way."""
-        ...
-
-    def wake(self) -> None:
-        """The direct way is open."""
-        ...
-
-    async def health(self) -> Health:
-        """How this way is."""
-        ...
-
-    async def close(self) -> None:
-        """End; what is under way on the direct one goes this way, where there is one."""
-        ...
-
-
-class NoFallback:
-    """Without `OUTBOX_DIR` there is no other way: what fails raises."""
-
-    exists = False
-
-    async def start(self, producer: Producer, direct: DirectPath) -> None:
-        """Nothing begins."""
-
-    def takes(self, call: Call) -> bool:
-        """Refuses what may only go through an outbox."""
-        if call.outbox != "always":
-            return False
-        cause = ConnectionError("outbox=always needs an outbox: set STREAMING_OUTBOX_DIR")
-        call.fail(failure_of(call.event_id, cause, unknown=False))
-        return True
-
-    def overdue(self, call: Call, cause: BaseException) -> None:
-        """It goes on waiting."""
-
-    def failed(self, call: Call, error: BaseException) -> None:
-        """Its caller hears why."""
-        call.fail(failure_of(call.event_id, error, unknown=False))
-
-    def succeeded(self) -> None:
-        """Nobody counts."""
-
-    def wake(self) -> None:
-        """Nobody waits."""
-
-    async def health(self) -> Health:
-        """Always healthy: there is nothing that could be ill."""
-        return Health("healthy")
-
-    async def close(self) -> None:
-        """Nothing ends."""
 
 
 class Fallback:
@@ -119,15 +43,14 @@ class Fallback:
         self._outbox: ProcessOutbox | None = None
         self._stores: set[asyncio.Future[int]] = set()
 
-    async def start(self, producer: Producer, direct: DirectPath) -> None:
+    async def start(self, direct: DirectPath, relay_of: Callable[[ProcessOutbox], Relay]) -> None:
         """Open the outbox; rows that are there are shipped. Raises `OutboxUnavailable`."""
         self._direct = direct
         directory, max_bytes = Path(self._settings.outbox_dir), self._settings.outbox_max_bytes
         self._outbox = await asyncio.to_thread(shared, directory, max_bytes)
-        self._producer = producer
-        self._relay = self._relay_of(self._outbox)
+        self._relay = relay_of(self._outbox)
         self._relay.start()
-        self._adoption = Adoption(directory, max_bytes, self._relay_of)
+        self._adoption = Adoption(directory, max_bytes, relay_of)
         self._adoption.start()
 
     def wake(self) -> None:
@@ -139,7 +62,7 @@ class Fallback:
         if call.outbox == "always":
             self.store(call)
             return True
-        if self._relay.must_queue(call.key):
+        if self._must_queue(call.key):
             if call.outbox == "never":
                 reason = "events of its key wait in the outbox, and outbox=never may not queue behind them"
                 call.fail(failure_of(call.event_id, TimeoutError(reason), unknown=False))
@@ -215,16 +138,10 @@ class Fallback:
         outbox, self._outbox = self._outbox, None
         await let_go(outbox)
 
-    def _relay_of(self, outbox: ProcessOutbox) -> Relay:
-        return Relay(
-            outbox,
-            self._producer,
-            self.breaker,
-            self._clock,
-            topic=self._direct.topic,
-            lane_of=self._direct.lane_of,
-            probe_timeout_s=self._settings.stage_timeout_s,
-        )
+    def _must_queue(self, key: bytes) -> bool:
+        """Whether an event of this key must become a row, behind others of its key that no lane has yet."""
+        assert self._outbox is not None
+        return self._outbox.rows_of(key) > self._relay.under_way(key)
 
     def _empty(self, lane: Lane | None, cause: BaseException) -> None:
         calls = self._direct.evict(lane)

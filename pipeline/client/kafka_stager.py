@@ -11,26 +11,27 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-from collections import deque
 from datetime import datetime
-
-from aiokafka.errors import KafkaError
 
 from catalog import Catalog, OwnTopics
 from pipeline.client.call import Call, failure_of
 from pipeline.client.deadlines import Deadlines
 from pipeline.client.direct import DirectPath
 from pipeline.client.event import EventChecker
-from pipeline.client.fallback import DIRECT_SHARE, Fallback, NoFallback, OtherWay
+from pipeline.client.fallback import DIRECT_SHARE, Fallback
+from pipeline.client.inbox import Inbox
+from pipeline.client.other_way import NoFallback, OtherWay, check_no_outbox_is_needed
+from pipeline.client.probe import broker_health, of_both_ways, outbox_health
+from pipeline.client.relay import Relay, Turn
 from pipeline.client.stager import Stager, load_catalog
 from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import ErrorClass, StagerClosed, StagingUnavailable
 from pipeline.kafka.connection import staging_cluster
 from pipeline.kafka.producer import Producer, ProducerOptions
+from pipeline.outbox.protocol import Outbox
 from pipeline.outbox.row import decode, encode
-from pipeline.outbox.store import OutboxUnavailable
 from pipeline.settings import Settings
-from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Staged
+from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Shipped, Staged
 
 __all__ = ["KafkaStager"]
 
@@ -46,20 +47,21 @@ class KafkaStager(Stager):
         self, settings: Settings, *, catalog: Catalog | None = None, clock: Clock = SYSTEM_CLOCK
     ) -> None:
         super().__init__(settings, catalog=catalog, clock=clock)
-        self._inbox: deque[Call] = deque()
-        self._inbox_posted = False
+        self._inbox = Inbox(self._accept)
         self._failure: tuple[float, BaseException] | None = None
         """When and why an event could not be staged, if none was since."""
 
     async def start(self) -> None:
         """Load the catalog, open the outbox, begin to connect. Does not wait for a broker.
 
-        Raises `CatalogError` and `OutboxUnavailable`.
+        Raises `CatalogError`, `OutboxUnavailable`, and `SettingsError` where there must be an outbox and is none.
         """
         if self._loop is not None:
             return
         settings = self._settings
         catalog = self._given_catalog or load_catalog(settings)
+        if not settings.outbox_dir:
+            check_no_outbox_is_needed(catalog)
         self._checker = EventChecker(catalog, settings, self._clock)
         options = ProducerOptions(
             settings.batch_linger_ms / 1000, settings.batch_max_bytes, settings.compression
@@ -74,7 +76,7 @@ class KafkaStager(Stager):
             on_ready=self._fallback.wake,
             on_failure=self._fallback.failed,
         )
-        await self._fallback.start(self._producer, self._direct)
+        await self._fallback.start(self._direct, lambda outbox: self._relay_of(outbox, outbox))
         direct_s = settings.stage_timeout_s * DIRECT_SHARE
         self._direct_limit = Deadlines(direct_s, self._clock, self._overdue)
         self._last_limit = Deadlines(settings.stage_timeout_s - direct_s, self._clock, self._too_late)
@@ -145,7 +147,7 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome: concurrent.futures.Future[Staged] = concurrent.futures.Future()
-        self._post(Call(event.row, event.policy.outbox, outcome, self._left_lane), loop)
+        self._inbox.post(Call(event.row, event.policy.outbox, outcome, self._left_lane), loop)
         try:
             return outcome.result(self._settings.stage_timeout_s + _LOOP_GRACE_S)
         except TimeoutError:
@@ -178,43 +180,27 @@ class KafkaStager(Stager):
         self._accept(Call(decode(row), "never", outcome, self._left_lane))
         return await outcome
 
+    async def ship(self, outbox: Outbox) -> Shipped:
+        """See `Stager.ship`."""
+        self._own_loop()
+        relay = self._relay_of(outbox)
+        relay.start()
+        try:
+            return await relay.until_empty()
+        finally:
+            await relay.stop()
+
     async def health(self) -> Health:
         """Asks a broker for the staging topic's metadata, and the outbox for what waits in it."""
         try:
             self._own_loop()
         except StagerClosed as error:
             return Health("down", str(error))
-        broker = await self._broker_health()
-        if not self._fallback.exists:
-            return broker
-        outbox = await self._outbox_health()
-        if "down" in (outbox.state, broker.state) and outbox.state != broker.state:
-            # One way is left: events are still made durable.
-            return Health("degraded", "; ".join(filter(None, (broker.reason, outbox.reason))))
-        worst = max((broker, outbox), key=lambda health: ("healthy", "degraded", "down").index(health.state))
-        return Health(worst.state, "; ".join(filter(None, (broker.reason, outbox.reason))))
-
-    async def _broker_health(self) -> Health:
         limit = self._settings.stage_timeout_s
-        try:
-            async with asyncio.timeout(limit):
-                await self._direct.learnt()
-                await self._producer.probe(self._direct.topic, limit)
-        except (KafkaError, OSError, TimeoutError) as error:
-            cause = self._producer.trouble or error
-            reason = str(cause) or f"no broker answered within {limit:g} s"
-            return Health("down", f"the staging topic {self._direct.topic} cannot be used: {reason}")
-        trouble = self._recent_trouble()
-        return (
-            Health("healthy") if trouble is None else Health("degraded", f"staging is failing: {trouble!r}")
+        return of_both_ways(
+            await broker_health(self._direct, self._producer, limit, self._recent_trouble),
+            await outbox_health(self._fallback, limit) if self._fallback.exists else None,
         )
-
-    async def _outbox_health(self) -> Health:
-        try:
-            async with asyncio.timeout(self._settings.stage_timeout_s):
-                return await self._fallback.health()
-        except (OutboxUnavailable, TimeoutError) as error:
-            return Health("down", str(error) or "the outbox does not answer")
 
     def _recent_trouble(self) -> BaseException | None:
         for lane in self._producer.troubled_lanes():
@@ -222,6 +208,18 @@ class KafkaStager(Stager):
         if self._failure is not None and self._clock.monotonic() - self._failure[0] < _RECENT_S:
             return self._failure[1]
         return None
+
+    def _relay_of(self, outbox: Outbox, turn: Turn | None = None) -> Relay:
+        return Relay(
+            outbox,
+            self._producer,
+            self._fallback.breaker,
+            self._clock,
+            topic=self._direct.topic,
+            lane_of=self._direct.lane_of,
+            probe_timeout_s=self._settings.stage_timeout_s,
+            turn=turn,
+        )
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         self._check_usable()
@@ -281,20 +279,3 @@ class KafkaStager(Stager):
                 f"no room {limit}: {count} (STREAMING_MAX_BUFFERED_RECORDS) wait for the broker"
             )
         return TimeoutError(f"no broker answered {limit}")
-
-    # --- from other threads
-
-    def _post(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
-        """Hand a call to the event loop. Calls that come while it is about to look share one wake-up."""
-        self._inbox.append(call)
-        if not self._inbox_posted:
-            self._inbox_posted = True
-            try:
-                loop.call_soon_threadsafe(self._take_inbox)
-            except RuntimeError as error:
-                raise StagerClosed("the stager's event loop is closed: open a new stager") from error
-
-    def _take_inbox(self) -> None:
-        self._inbox_posted = False  # first: what is appended from here on posts again
-        while self._inbox:
-            self._accept(self._inbox.popleft())

@@ -1,6 +1,6 @@
-"""The relay: ships what waits in the outbox, in order, and deletes a row only after the broker's acknowledgement.
+"""The relay: ships what waits in an outbox, in order, and deletes a row only after the broker's acknowledgement.
 
-Owns: the cursor, hand-over of a key back to direct staging, probing while the breaker is open.
+Owns: the cursor, which rows are in lanes, probing while the breaker is open.
 Must not know: how rows are stored or batches made, who staged the event.
 
 Order (S6): rows go into the lanes in their sequence. Once the last row of a key is in its lane, an event of
@@ -15,6 +15,7 @@ import contextlib
 import logging
 from collections import defaultdict, deque
 from collections.abc import Callable
+from typing import Protocol
 
 from aiokafka.errors import KafkaError
 
@@ -22,17 +23,18 @@ from pipeline.breaker import Breaker
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane, Parcel
 from pipeline.kafka.producer import Producer
-from pipeline.outbox.process import ProcessOutbox
+from pipeline.outbox.errors import OutboxUnavailable
+from pipeline.outbox.protocol import Outbox, Stored
 from pipeline.outbox.row import BadRow, Row, decode
-from pipeline.outbox.store import OutboxUnavailable, Stored
+from pipeline.types import Shipped
 
-__all__ = ["Relay"]
+__all__ = ["Relay", "Turn"]
 
 log = logging.getLogger(__name__)
 
 _WINDOW = 2_000
 _PAUSE_S = 1.0
-_CLAIM_EVERY_S = 0.2
+_LOOK_AGAIN_S = 0.2
 
 
 class _RowParcel(Parcel):
@@ -59,12 +61,27 @@ class _RowParcel(Parcel):
         self._relay.returned(self)
 
 
+class Turn(Protocol):
+    """Of several relays that could ship an outbox, one does at a time, so that its order holds."""
+
+    def claim_relay(self, wake: Callable[[], None]) -> bool:
+        """Whether it is the caller's turn; `wake` may be called from any thread when there are new rows."""
+        ...
+
+    def leave_relay(self, wake: Callable[[], None]) -> None:
+        """The caller ships no more."""
+        ...
+
+
 class Relay:
-    """Ships the outbox of this process through one producer. Bound to that producer's event loop."""
+    """Ships an outbox through one producer. Bound to that producer's event loop.
+
+    `turn`: asked before it begins, where others may ship the same rows.
+    """
 
     def __init__(
         self,
-        outbox: ProcessOutbox,
+        outbox: Outbox,
         producer: Producer,
         breaker: Breaker,
         clock: Clock,
@@ -72,8 +89,10 @@ class Relay:
         topic: str,
         lane_of: Callable[[bytes], Lane | None],
         probe_timeout_s: float,
+        turn: Turn | None = None,
     ) -> None:
         self._outbox = outbox
+        self._turn = turn
         self._producer = producer
         self._breaker = breaker
         self._clock = clock
@@ -87,6 +106,9 @@ class Relay:
         self._flying: dict[int, _RowParcel] = {}
         self._returns = 0
         self._changing = asyncio.Lock()
+        self._done = [0, 0]
+        """How many rows were shipped, and set aside."""
+        self._empty = asyncio.Event()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -105,15 +127,31 @@ class Relay:
             await asyncio.wait([self._task])
             with contextlib.suppress(OutboxUnavailable):
                 await self._tidy()
-            self._outbox.leave_relay(self._call_soon)
+            if self._turn is not None:
+                self._turn.leave_relay(self._call_soon)
+
+    async def until_empty(self) -> Shipped:
+        """Wait, without limit, until nothing waits any more; what was done since the start.
+
+        Raises what the outbox raised, if that ended the relay.
+        """
+        assert self._task is not None, "the relay was not started"
+        empty = asyncio.create_task(self._empty.wait())
+        try:
+            await asyncio.wait([empty, self._task], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            empty.cancel()
+        if self._task.done():
+            self._task.result()
+        return Shipped(*self._done)
 
     def wake(self) -> None:
         """There is something new: a row, a closed breaker, a staging topic that is known now."""
         self._wake.set()
 
-    def must_queue(self, key: bytes) -> bool:
-        """Whether an event of this key must become a row, behind others of its key that no lane has yet."""
-        return self._outbox.rows_of(key) > self._under_way.get(key, 0)
+    def under_way(self, key: bytes) -> int:
+        """How many rows of a key are in their lane."""
+        return self._under_way.get(key, 0)
 
     def shipped(self, parcel: _RowParcel) -> None:
         """The broker acknowledged a row."""
@@ -137,10 +175,9 @@ class Relay:
             self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _run(self) -> None:
-        while not self._outbox.claim_relay(self._call_soon):  # noqa: ASYNC110 -- its holder may be another loop
-            await asyncio.sleep(
-                _CLAIM_EVERY_S
-            )  # another stager ships, or rows of an earlier process are counted
+        # Its holder may be another event loop; or rows of an earlier process are being counted.
+        while self._turn is not None and not self._turn.claim_relay(self._call_soon):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_AGAIN_S)
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -156,19 +193,22 @@ class Relay:
         """Delete what was shipped, set aside what can never be; what fails stays on its list for the next time."""
         async with self._changing:
             if done := self._shipped[:]:
-                await self._outbox.delete([parcel.stored for parcel in done], [parcel.key for parcel in done])
+                await self._outbox.delete([parcel.stored for parcel in done])
                 del self._shipped[: len(done)]
+                self._done[0] += len(done)
                 for parcel in done:
                     self._no_longer_under_way(parcel)
             while self._refused:
                 parcel, reason = self._refused[0]
-                await self._outbox.set_aside(parcel.stored, reason, parcel.key)
+                await self._outbox.set_aside(parcel.stored, reason)
                 self._refused.popleft()
+                self._done[1] += 1
                 self._no_longer_under_way(parcel)
 
     async def _ship(self) -> None:
         if self._lane_of(b"") is None:
-            return  # the staging topic is not known yet; whoever learns it wakes us
+            self._loop.call_later(_LOOK_AGAIN_S, self._wake.set)  # the staging topic is being learnt
+            return
         if not self._breaker.is_closed:
             await self._probe()
             return
@@ -185,6 +225,8 @@ class Relay:
                 await self._hand_over(stored)
         if rows:
             self._wake.set()
+        elif not self._flying and self._returns == returns:
+            self._empty.set()
 
     async def _hand_over(self, stored: Stored) -> None:
         try:
@@ -192,7 +234,8 @@ class Relay:
         except BadRow as error:
             log.error("outbox row %s is set aside: %s", stored.sequence, error)  # noqa: TRY400 -- no traceback needed
             async with self._changing:
-                await self._outbox.set_aside(stored, str(error), None)
+                await self._outbox.set_aside(stored, str(error))
+            self._done[1] += 1
             return
         lane = self._lane_of(row.key)
         assert lane is not None, "the staging topic was known a moment ago"

@@ -15,9 +15,10 @@ from catalog import Catalog, load
 from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import StagerClosed
 from pipeline.ids import uuid7
-from pipeline.outbox.row import Row, decode, encode
+from pipeline.outbox.protocol import Outbox
+from pipeline.outbox.row import BadRow, Row, decode, encode
 from pipeline.settings import Settings
-from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Staged
+from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Shipped, Staged
 
 __all__ = ["NoopStager", "Stager", "load_catalog"]
 
@@ -136,6 +137,26 @@ class Stager:
         the row stays in the table and is relayed again. Relay rows of one key in order, one after the other.
         """
         raise NotImplementedError
+
+    async def ship(self, outbox: Outbox) -> Shipped:
+        """Ship every row that waits in an outbox of the service's own, each key in order, with its id unchanged.
+
+        Returns once nothing waits any more. A row is deleted after the broker's acknowledgement only; one that
+        can never be taken is set aside. Waits as long as no broker answers: bound it with `asyncio.timeout`, what
+        is then left is shipped the next time. Raises what the outbox raises. One caller at a time for each outbox.
+        """
+        shipped = set_aside = 0
+        while rows := await outbox.read(0, 1_000):
+            for row in rows:
+                try:
+                    await self.relay(row.data)
+                except BadRow as error:
+                    await outbox.set_aside(row, str(error))
+                    set_aside += 1
+                else:
+                    await outbox.delete([row])
+                    shipped += 1
+        return Shipped(shipped, set_aside)
 
     async def __aenter__(self) -> Self:
         """Start."""

@@ -15,10 +15,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from pipeline.outbox.errors import OutboxDamaged, OutboxUnavailable
 from pipeline.outbox.forks import Inside
-from pipeline.outbox.row import BadRow, decode
+from pipeline.outbox.protocol import Stored
+from pipeline.outbox.row import key_of
 from pipeline.outbox.slots import Slot
-from pipeline.outbox.store import OutboxDamaged, OutboxUnavailable, RocksStore, Stored
+from pipeline.outbox.store import RocksStore
 
 __all__ = ["ProcessOutbox", "Waiting"]
 
@@ -116,14 +118,15 @@ class ProcessOutbox:
         """Up to `limit` rows above a sequence, in order."""
         return await self._call(lambda: self._store.read(after, limit))
 
-    async def delete(self, rows: Sequence[Stored], keys: Sequence[bytes]) -> None:
-        """Forget shipped rows; `keys` are their keys, in the same order."""
+    async def delete(self, rows: Sequence[Stored]) -> None:
+        """Forget shipped rows."""
         await self._call(lambda: self._store.delete(rows))
-        self._forget(keys)
+        self._forget([key for row in rows if (key := key_of(row.data)) is not None])
 
-    async def set_aside(self, row: Stored, reason: str, key: bytes | None) -> None:
+    async def set_aside(self, row: Stored, reason: str) -> None:
         """Move a row out of the way that can never be shipped; its key, where it can be read, goes on."""
         await self._call(lambda: self._store.set_aside(row, reason))
+        key = key_of(row.data)
         if key is not None:
             self._forget((key,))
 
@@ -248,14 +251,11 @@ class ProcessOutbox:
             with self._lock:
                 self._lock.wait(_PAUSE_S)
             return
-        keys = []
-        for row in rows:
-            if row.sequence <= self._old_rows_end:
-                with contextlib.suppress(BadRow):  # it is set aside by whoever ships it
-                    keys.append(decode(row.data).key)
+        keys = [key_of(row.data) for row in rows if row.sequence <= self._old_rows_end]
         with self._lock:
             for key in keys:
-                self._rows_of_key[key] += 1
+                if key is not None:  # a row that cannot be read is set aside by whoever ships
+                    self._rows_of_key[key] += 1
             self._counted_to = rows[-1].sequence if rows else self._old_rows_end
 
 

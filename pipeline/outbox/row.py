@@ -8,13 +8,14 @@ big-endian length and the bytes; the length 0xFFFFFFFF stands for no value. The 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import NamedTuple
 
 from pipeline.errors import StagepostError
 from pipeline.staging import Header
 
-__all__ = ["BadRow", "Row", "decode", "encode"]
+__all__ = ["BadRow", "Row", "decode", "encode", "key_of"]
 
 VERSION = 1
 _LENGTH = struct.Struct(">I")
@@ -64,6 +65,13 @@ def decode(data: bytes) -> Row:
         return _Reader(data).row()
     except (struct.error, UnicodeDecodeError) as error:
         raise BadRow("it is damaged") from error
+
+
+def key_of(data: bytes) -> bytes | None:
+    """The partition key of the row in these bytes; None where they cannot be read."""
+    with contextlib.suppress(BadRow):
+        return decode(data).key
+    return None
 
 
 class _Reader:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from pipeline.outbox.store import OutboxUnavailable
+from pipeline.outbox.errors import OutboxUnavailable
 
 __all__ = ["Orphans", "Slot", "take_slot"]
 

@@ -17,13 +17,14 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch, WriteOptions
 
-from pipeline.errors import StagepostError
+from pipeline.outbox.errors import OutboxDamaged, OutboxFull, OutboxUnavailable
+from pipeline.outbox.protocol import Stored
 
-__all__ = ["OutboxDamaged", "OutboxFull", "OutboxUnavailable", "RocksStore", "Stored"]
+__all__ = ["RocksStore"]
 
 log = logging.getLogger(__name__)
 
@@ -41,35 +42,6 @@ _TIME_BYTES = 8
 _Changes: TypeAlias = "Sequence[tuple[bytes, bytes | None]]"
 """Keys with their new values, or None to delete them: all or none."""
 _FULL = ("No space left", "ENOSPC", "Disk quota", "EDQUOT", "File too large")
-
-
-class OutboxUnavailable(StagepostError):
-    """The outbox cannot take or give rows now; nothing stored is lost. `reason` says why."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        self.path = path
-        self.reason = reason
-        super().__init__(f"the outbox in {path} cannot be used: {reason}")
-
-
-class OutboxFull(OutboxUnavailable):
-    """No room: the disk is full or `STREAMING_OUTBOX_MAX_BYTES` is reached. Nothing was half written."""
-
-
-class OutboxDamaged(OutboxUnavailable):
-    """The files are damaged; they were set aside under `kept` and left as they are."""
-
-    def __init__(self, path: str, kept: str, reason: str) -> None:
-        self.kept = kept
-        super().__init__(path, f"its files are damaged and were kept in {kept}: {reason}")
-
-
-class Stored(NamedTuple):
-    """A row as it lies there: its sequence, when it was stored (seconds since 1970), its bytes."""
-
-    sequence: int
-    at: float
-    data: bytes
 
 
 class RocksStore:

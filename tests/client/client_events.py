@@ -53,10 +53,18 @@ DEFINITIONS = (
     _definition("clock.ticked", system=True),
 )
 
+NO_OUTBOX = ",".join(f"{definition.key}.outbox=never" for definition in DEFINITIONS)
+"""Policies of a service that has no outbox: what the broker does not take raises."""
+
 
 def settings(**changes: object) -> Settings:
-    """Settings that use this catalog, with `changes` laid over them; a broker that nobody answers for."""
+    """Settings that use this catalog, with `changes` laid over them; a broker that nobody answers for.
+
+    Without an `outbox_dir` no event may go to one.
+    """
     fields = {"brokers": "127.0.0.1:1", "catalog": NAME, "cloudevents_source": SOURCE}
+    if "outbox_dir" not in changes:
+        fields["event_policies"] = NO_OUTBOX
     return Settings.model_validate(fields | changes)
 
 

@@ -27,4 +27,5 @@ def program_env() -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "STREAMING_CATALOG": client_events.NAME,
         "STREAMING_CLOUDEVENTS_SOURCE": client_events.SOURCE,
+        "STREAMING_EVENT_POLICIES": client_events.NO_OUTBOX,
     }

@@ -202,11 +202,11 @@ async def test_a_thread_that_comes_as_the_loop_has_looked(kafka: Brokers, namesp
             def __bool__(self) -> bool:
                 if len(self) or not late:
                     return len(self) > 0
-                stager._post(late.pop(), loop)
+                stager._inbox.post(late.pop(), loop)
                 return False
 
         event = stager._checker.check("thing.happened", 1, id="late")
         late = [Call(event.row, event.policy.outbox, outcome, stager._left_lane)]
-        stager._inbox = Inbox()
+        stager._inbox._calls = Inbox()
         await asyncio.to_thread(stager.stage_blocking, "thing.happened", 1)
         assert (await asyncio.wait_for(asyncio.wrap_future(outcome), 5)).id == "late"

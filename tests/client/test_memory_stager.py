@@ -19,7 +19,7 @@ NOON = datetime(2026, 5, 6, 12, tzinfo=UTC)
 @pytest.fixture
 def memory() -> MemoryStager:
     """A stager whose clock stands at noon."""
-    return MemoryStager(settings(), clock=SteppingClock(NOON))
+    return MemoryStager(settings(outbox_dir="unused"), clock=SteppingClock(NOON))
 
 
 async def test_what_is_kept(memory: MemoryStager) -> None:

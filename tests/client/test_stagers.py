@@ -12,7 +12,7 @@ import pytest
 from devtools.kafka import Brokers
 from pipeline import NO_DATA, NoopStager, Stager
 from pipeline.client.kafka_stager import KafkaStager
-from pipeline.errors import InvalidField, StagepostError, StagerClosed, StagingUnavailable
+from pipeline.errors import InvalidField, SettingsError, StagepostError, StagerClosed, StagingUnavailable
 from pipeline.outbox.row import BadRow
 from pipeline.testing import MemoryStager
 from tests.client.client_events import Order, settings
@@ -54,7 +54,7 @@ async def stager(request: pytest.FixtureRequest, namespace: str, tmp_path: Path)
     if request.param in ("kafka", "outbox"):
         broker: Brokers = request.getfixturevalue("kafka")
         fields["brokers"] = broker.bootstrap
-    if request.param == "outbox":
+    if request.param != "kafka":
         fields["outbox_dir"] = str(tmp_path)
     given = settings(**fields)
     async with MemoryStager(given) if request.param == "memory" else Stager(given) as started:
@@ -70,6 +70,18 @@ def test_the_settings_choose() -> None:
     """`Stager(settings)` is the real one, or the one that does nothing while staging is disabled (S8, E: ENABLED)."""
     assert isinstance(Stager(settings()), KafkaStager)
     assert isinstance(Stager(settings(enabled=False)), NoopStager)
+
+
+async def test_an_outbox_is_required_where_any_policy_may_use_it() -> None:
+    """OUTBOX_DIR is required unless every definition says outbox=never; the error names both (E, S2)."""
+    with pytest.raises(SettingsError) as caught:
+        await Stager(settings(event_policies="thing.raw.outbox=never")).start()
+    (problem,) = caught.value.problems
+    assert problem.startswith("STREAMING_OUTBOX_DIR: required")
+    assert "clock.ticked" in problem
+    assert "thing.modelled" in problem
+    for fine in ("thing.raw", "thing.never", "thing.disabled"):  # by variable, by definition, never staged
+        assert fine not in problem
 
 
 async def test_what_a_call_returns(stager: Stager) -> None:
@@ -92,7 +104,7 @@ async def test_what_is_refused(stager: Stager, name: str) -> None:
     """The fake refuses what the real one refuses, with the same words, in a task and in a thread (S4, S8)."""
     if isinstance(stager, NoopStager):
         return
-    reference = MemoryStager(settings())
+    reference = MemoryStager(stager._settings)
     arguments = call(REFUSED[name])
     with pytest.raises(StagepostError) as expected:
         reference.stage_blocking(**arguments)  # type: ignore[arg-type]
@@ -126,7 +138,7 @@ async def test_outbox_always(stager: Stager) -> None:
     """outbox=always is durable in the outbox, each row behind the one before; without an outbox it is refused (D6)."""
     if isinstance(stager, KafkaStager) and not stager._settings.outbox_dir:
         with pytest.raises(StagingUnavailable, match="OUTBOX_DIR"):
-            await stager.stage("thing.always", 1)
+            await stager.stage("thing.happened", 1, policy={"outbox": "always"})
     else:
         first, second = [await stager.stage("thing.always", n, id=str(n)) for n in range(2)]
         if isinstance(stager, NoopStager):

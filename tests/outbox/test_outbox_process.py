@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.outbox.errors import OutboxFull, OutboxUnavailable
 from pipeline.outbox.process import ProcessOutbox
 from pipeline.outbox.row import Row, encode
 from pipeline.outbox.slots import Orphans, take_slot
-from pipeline.outbox.store import OutboxFull, OutboxUnavailable, RocksStore
+from pipeline.outbox.store import RocksStore
 
 GIB = 1 << 30
 
@@ -48,7 +49,7 @@ async def test_a_key_has_rows_from_the_call_on_until_they_are_deleted(outbox: Pr
     assert outbox.rows_of(b"other") == 0
     await stored
     rows = await outbox.read(0, 10)
-    await outbox.delete(rows, [b"k"])
+    await outbox.delete(rows)
     assert outbox.rows_of(b"k") == 0
 
 

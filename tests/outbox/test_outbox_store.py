@@ -14,7 +14,8 @@ import pytest
 from rocksdict import Options
 
 from pipeline.outbox import store as store_module
-from pipeline.outbox.store import OutboxFull, OutboxUnavailable, RocksStore
+from pipeline.outbox.errors import OutboxFull, OutboxUnavailable
+from pipeline.outbox.store import RocksStore
 
 GIB = 1 << 30
 

@@ -145,7 +145,11 @@ def running_shop(bootstrap: str) -> Iterator[Shop]:
     with worker:
         worker.wait_ready()
         settings = Settings(
-            brokers=(bootstrap,), catalog=CATALOG, cloudevents_source="//shop/ours", namespace=namespace
+            brokers=(bootstrap,),
+            catalog=CATALOG,
+            cloudevents_source="//shop/ours",
+            namespace=namespace,
+            outbox_dir=str(worker.folder / "outbox"),
         )
         places += asyncio.run(_stage_with_the_client(settings))
         places += found.stage([*HAPPY, *POISON, *SKIPPED, *SEQUENCE])

@@ -1,0 +1,58 @@
+"""How a stager is (S9), from asking broker and outbox now.
+
+Owns: what counts as healthy, degraded and down. Must not know: how either is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from aiokafka.errors import KafkaError
+
+from pipeline.client.direct import DirectPath
+from pipeline.client.other_way import OtherWay
+from pipeline.kafka.producer import Producer
+from pipeline.outbox.errors import OutboxUnavailable
+from pipeline.types import Health
+
+__all__ = ["broker_health", "of_both_ways", "outbox_health"]
+
+_BY_ILLNESS: Final = ("healthy", "degraded", "down")
+
+
+async def broker_health(
+    direct: DirectPath, producer: Producer, limit_s: float, trouble: Callable[[], BaseException | None]
+) -> Health:
+    """Asks a broker for the staging topic, for at most `limit_s`; `trouble`: why staging fails all the same."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await direct.learnt()
+            await producer.probe(direct.topic, limit_s)
+    except (KafkaError, OSError, TimeoutError) as error:
+        cause = producer.trouble or error
+        reason = str(cause) or f"no broker answered within {limit_s:g} s"
+        return Health("down", f"the staging topic {direct.topic} cannot be used: {reason}")
+    recent = trouble()
+    return Health("healthy") if recent is None else Health("degraded", f"staging is failing: {recent!r}")
+
+
+async def outbox_health(outbox: OtherWay, limit_s: float) -> Health:
+    """Asks the outbox, for at most `limit_s`."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await outbox.health()
+    except (OutboxUnavailable, TimeoutError) as error:
+        return Health("down", str(error) or "the outbox does not answer")
+
+
+def of_both_ways(broker: Health, outbox: Health | None) -> Health:
+    """The whole stager: down only where no way is left, for one way is enough to make events durable."""
+    if outbox is None:
+        return broker
+    reason = "; ".join(filter(None, (broker.reason, outbox.reason)))
+    if "down" in (outbox.state, broker.state) and outbox.state != broker.state:
+        return Health("degraded", reason)
+    worst = max((broker, outbox), key=lambda health: _BY_ILLNESS.index(health.state))
+    return Health(worst.state, reason)

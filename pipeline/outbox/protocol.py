@@ -1,0 +1,39 @@
+"""What an outbox is, whatever it is made of: rows in order that wait to be shipped (S11).
+
+Owns: the protocol. Must not know: RocksDB, which is one implementation, or any database, which may be another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+__all__ = ["Outbox", "Stored"]
+
+
+class Stored(NamedTuple):
+    """A row as it lies there: its sequence, when it was stored (seconds since 1970), its bytes."""
+
+    sequence: int
+    at: float
+    data: bytes
+
+
+class Outbox(Protocol):
+    """Rows that are durable and wait to be shipped, each under a sequence that grows and is never used again.
+
+    `Stager.ship` reads them in order and deletes what the broker acknowledged. How rows come in is the
+    implementation's own affair: in a service's database, within the service's own transaction.
+    """
+
+    async def read(self, after: int, limit: int) -> Sequence[Stored]:
+        """Up to `limit` rows with a sequence above `after`, in order."""
+        ...
+
+    async def delete(self, rows: Sequence[Stored]) -> None:
+        """Forget rows: the broker acknowledged them. Durable at return, or they are shipped once more."""
+        ...
+
+    async def set_aside(self, row: Stored, reason: str) -> None:
+        """Keep a row that can never be shipped out of the way, with the reason; `read` gives it no more."""
+        ...
