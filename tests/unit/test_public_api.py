@@ -53,10 +53,15 @@ def test_importing_costs_nothing(program: str) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
-def test_a_service_never_needs_the_worker() -> None:
+def test_a_service_never_needs_the_worker(tmp_path: Path) -> None:
     """Staging for real loads aiokafka, pydantic and rocksdict, but nothing of the worker's (N3)."""
     program = "import asyncio, pipeline; asyncio.run(pipeline.health())"
-    done = run(program + LOADED, **ENV, STREAMING_STAGE_TIMEOUT_S="0.1")
+    done = run(
+        program + LOADED,
+        **ENV,
+        STREAMING_STAGE_TIMEOUT_S="0.1",
+        STREAMING_OUTBOX_DIR=str(tmp_path / "outbox"),
+    )
     assert done.stdout.split() == ["aiokafka", "pydantic", "rocksdict"], done.stderr
 
 
