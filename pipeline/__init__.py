@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pipeline.client.default import health, stage, stage_blocking, use_stager
+from pipeline.client.default import health, prepare, stage, stage_blocking, use_stager
 from pipeline.types import NO_DATA, Health, Prepared, Shipped, Staged
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "app",
     "health",
     "is_caller_error",
+    "prepare",
     "stage",
     "stage_blocking",
     "use_stager",

@@ -17,12 +17,12 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Staged
+from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Staged
 
 if TYPE_CHECKING:
     from pipeline.client.stager import Stager
 
-__all__ = ["health", "stage", "stage_blocking", "use_stager"]
+__all__ = ["health", "prepare", "stage", "stage_blocking", "use_stager"]
 
 
 class _Kept(NamedTuple):
@@ -99,6 +99,24 @@ def stage_blocking(
     return stager.stage_blocking(
         key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
     )
+
+
+def prepare(
+    key: str,
+    payload: Payload,
+    *,
+    tenant: str | None = None,
+    subject: str | None = None,
+    id: str | None = None,  # noqa: A002 -- the CloudEvents name
+    time: datetime | None = None,
+    headers: ExtraHeaders | None = None,
+) -> Prepared:
+    """The checked event as a row for the application's own table (S11). See `pipeline.client.stager.Stager.prepare`.
+
+    Does no I/O, but for the first call, which starts the stager of blocking callers. Safe from any thread.
+    """
+    stager = _defaults.chosen or _blocking_loop().stager()
+    return stager.prepare(key, payload, tenant=tenant, subject=subject, id=id, time=time, headers=headers)
 
 
 async def health() -> Health:
