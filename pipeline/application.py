@@ -24,13 +24,14 @@ from pipeline.ids import uuid7
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection, staging_cluster, target_cluster
 from pipeline.kafka.producer import Producer, ProducerOptions
-from pipeline.kafka.topics import TopicKeeper, TopicSpecs, missing, partition_counts
+from pipeline.kafka.topics import TopicKeeper, TopicSpec, TopicSpecs, missing, partition_counts
 from pipeline.meter import Meter
 from pipeline.metrics import Metrics
 from pipeline.park import ParkedState
 from pipeline.parking.breakers import Breakers, TargetState
 from pipeline.partition import key_hash
 from pipeline.plan import Limits
+from pipeline.redrive.service import Redrive
 from pipeline.routes import Router
 from pipeline.settings import Settings
 from pipeline.transport.app import App, make_app
@@ -45,6 +46,9 @@ _REFRESH_S = 60.0
 
 class Application:
     """The parts of one worker. `app` is what Faust runs; `route` is what the routing agent calls."""
+
+    dead_letters: Redrive
+    """What there is to see and do about dead letters; there once the worker has prepared."""
 
     def __init__(self, settings: Settings, catalog: Catalog) -> None:
         self.settings = settings
@@ -121,6 +125,10 @@ class Application:
         # What is there from earlier runs takes dead letters at once, also while the targets' cluster is down (C3).
         self._own.partitions |= await partition_counts(staging_cluster(settings), self._kept_topics())
         log.info("staging topic %s has %s partitions", self.topics.staging, count)
+        for spec in self._redrive_topics():
+            await self._own.know(spec)
+        self.dead_letters = Redrive(settings, staging_cluster(settings), self.topics, SYSTEM_CLOCK)
+        await self.dead_letters.start()
         router = Router(
             self.catalog, dialect=settings.cloudevents_dialect, type_prefix=settings.effective_type_prefix
         )
@@ -145,13 +153,18 @@ class Application:
 
     async def _check_topics(self) -> None:
         """With `TOPICS_AUTOCREATE=false`: everything the worker may write to must be there."""
-        own = [self.topics.staging, *self._kept_topics()]
+        redrive = [spec.name for spec in self._redrive_topics()]
+        own = [self.topics.staging, *redrive, *self._kept_topics()]
         absent = await missing(staging_cluster(self.settings), own)
         absent += await missing(target_cluster(self.settings), self.catalog.topics)
         if absent:
             raise MissingTopics(
                 [f"{name}: missing, create it or set STREAMING_TOPICS_AUTOCREATE=true" for name in absent]
             )
+
+    def _redrive_topics(self) -> list[TopicSpec]:
+        specs, own = self.specs, self.topics
+        return [specs.dlq_index(own), specs.dlq_state(own), specs.jobs(own)]
 
     def _kept_topics(self) -> list[str]:
         return [self.topics.staging_dlq, self.topics.audit, *map(dlq_of, self.catalog.topics)]
@@ -180,6 +193,8 @@ class Application:
 
     async def _shut_down(self, *_: object, **__: object) -> None:
         """After the consumer has drained: what is not acknowledged now is not committed either."""
+        if hasattr(self, "dead_letters"):
+            await self.dead_letters.close()
         for cluster in self._clusters:
             await cluster.close(1.0)
 

@@ -11,21 +11,22 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from pydantic_core import to_json
-
 from catalog import OwnTopics
 from catalog.names import DLQ_SUFFIX
 from pipeline import staging
-from pipeline.clock import Clock, rfc3339
+from pipeline.clock import Clock
 from pipeline.cloudevents import is_framing_header
-from pipeline.dlq import PAYLOAD_BYTES, PAYLOAD_OMITTED, Failure, clean_message, dead_letter_headers
+from pipeline.dlq import PAYLOAD_BYTES, PAYLOAD_OMITTED, Failure
 from pipeline.errors import classify
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.topics import TopicSpecs
+from pipeline.kept import dead_letter, skip_record
 from pipeline.meter import Meter
 from pipeline.partition import key_hash
 from pipeline.plan import Column, Limits, OutRecord, Rejected, StagedRecord, is_dead_lettered, plan
+from pipeline.redrive.entry import index_entry
+from pipeline.redrive.model import Coordinates
 from pipeline.routes import Router
 
 __all__ = ["Delivery", "StagedBatch"]
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 _TOO_LARGE = frozenset({10, 18})
 """Protocol error codes MESSAGE_TOO_LARGE and RECORD_LIST_TOO_LARGE."""
 _RETRY_S = 5.0
-_SHOWN_BYTES = 256
 
 
 class StagedBatch(Protocol):
@@ -121,11 +121,31 @@ class Delivery:
 
     def reject(self, ticket: _Ticket, rejected: Rejected, framed: staging.RawHeaders = ()) -> None:
         """Dead-letter a record, or skip it with an audit record where its policy says so (D6)."""
-        record = ticket.batch.records[rejected.index]
+        record, partition = ticket.batch.records[rejected.index], ticket.batch.partition
+        now, route, own = self._clock.time(), rejected.route, self._topics
+        target = route.topic if route is not None else own.staging
         if rejected.dead_letter:
-            self.keep(self._dead_letter(ticket, record, rejected, framed))
+            topic, like = route.dlq if route is not None else own.staging_dlq, target
+            kept = dead_letter(
+                record,
+                rejected,
+                framed,
+                target=target,
+                partition=partition,
+                failed_at=now,
+                producer_id=self._producer_id,
+            )
         else:
-            self.keep(self._audit(ticket, record, rejected.failure))
+            topic, like = own.audit, own.staging
+            kept = skip_record(
+                record,
+                rejected.failure,
+                topic=like,
+                partition=partition,
+                at=now,
+                producer_id=self._producer_id,
+            )
+        self.keep(_ToKept(kept, ticket, self, topic, like, rejected.failure))
 
     def keep(self, parcel: _ToKept) -> None:
         """Write to a topic of our own, created with as many partitions as the topic it is `like` (Q1)."""
@@ -159,55 +179,36 @@ class Delivery:
         for parcel in parcels:
             self.keep(parcel)
 
+    def kept(self, parcel: _ToKept, offset: int) -> None:
+        """A parcel is on its topic. That of a dead letter is the record's end once the index knows it, too."""
+        if not parcel.is_dead_letter:
+            if parcel.topic == self._topics.audit:
+                self.meter.skipped(parcel.failure)
+            self.ended(parcel.ticket, 1)
+            return
+        self.meter.dead_lettered(parcel.topic, parcel.failure)
+        key, value, headers = parcel.records[0]
+        if offset < 0:
+            log.warning(
+                "%s has a dead letter whose offset the broker does not tell: `dlq scan --topic %s` finds it",
+                parcel.topic,
+                parcel.topic,
+            )
+            self.ended(parcel.ticket, 1)
+            return
+        hashed = key_hash(key) if key else parcel.ticket.batch.partition
+        place = Coordinates(parcel.topic, hashed % self._own.partitions[parcel.topic], offset)
+        route = self._router.route(dict(headers).get(staging.DEFINITION) or b"")
+        version = route.definition.schema_version if route is not None else ""
+        entry = index_entry(place, key, value, headers, failed_at=self._clock.time(), schema_version=version)
+        index, staged = self._topics.dlq_index, self._topics.staging
+        self.keep(_ToKept(entry, parcel.ticket, self, index, staged, parcel.failure))
+
     def ended(self, ticket: _Ticket, count: int) -> None:
         """`count` records of a batch reached their end, awaited."""
         ticket.left -= count
         if ticket.left == 0 and self._under_way.pop(ticket.batch, None) is not None:
             ticket.on_end()
-
-    def _dead_letter(
-        self, ticket: _Ticket, record: StagedRecord, rejected: Rejected, framed: staging.RawHeaders
-    ) -> _ToKept:
-        route = rejected.route
-        target = route.topic if route is not None else self._topics.staging
-        headers = dead_letter_headers(
-            record.headers,
-            framed,
-            rejected.failure,
-            source_topic=target,
-            staging_partition=ticket.batch.partition,
-            staging_offset=record.offset,
-            retry_count=0,
-            failed_at=self._clock.time(),
-            producer_id=self._producer_id,
-            definition=_shown(record, staging.DEFINITION),
-            schema_version=route.definition.schema_version if route is not None else "",
-        )
-        topic = route.dlq if route is not None else self._topics.staging_dlq
-        return _ToKept((record.key, record.value, headers), ticket, self, topic, target, rejected.failure)
-
-    def _audit(self, ticket: _Ticket, record: StagedRecord, failure: Failure) -> _ToKept:
-        partition, offset = ticket.batch.partition, record.offset
-        entry = {
-            "action": "skipped",
-            "at": rfc3339(self._clock.time()),
-            "id": _shown(record, staging.ID),
-            "definition": _shown(record, staging.DEFINITION),
-            "topic": self._topics.staging,
-            "partition": partition,
-            "offset": offset,
-            "error_class": failure.error_class,
-            "reason": clean_message(failure.message),
-            "by": self._producer_id,
-        }
-        key = f"{self._topics.staging}/{partition}/{offset}".encode()
-        kept: OutRecord = (key, to_json(entry), [("content-type", b"application/json")])
-        return _ToKept(kept, ticket, self, self._topics.audit, self._topics.staging, failure)
-
-
-def _shown(record: StagedRecord, name: str) -> str:
-    """A header of a record as text of at most 256 bytes; empty where there is none."""
-    return (dict(record.headers).get(name) or b"")[:_SHOWN_BYTES].decode(errors="replace")
 
 
 class _Ticket:
@@ -250,7 +251,7 @@ class _ToTarget(Parcel):
 class _ToKept(Parcel):
     """A dead letter or an audit record on its way: the end of one staging record."""
 
-    __slots__ = ("_delivery", "_failure", "_whole", "like", "ticket", "topic")
+    __slots__ = ("_delivery", "_whole", "failure", "like", "ticket", "topic")
 
     def __init__(
         self,
@@ -267,21 +268,17 @@ class _ToKept(Parcel):
         self.like = like
         self.ticket = ticket
         self._delivery = delivery
-        self._failure = failure
+        self.failure = failure
         self._whole = whole or record
 
-    def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002
+    def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002 -- one record
         """It is kept."""
-        if self._is_dead_letter:
-            self._delivery.meter.dead_lettered(self.topic, self._failure)
-        else:
-            self._delivery.meter.skipped(self._failure)
-        self._delivery.ended(self.ticket, count)
+        self._delivery.kept(self, offset)
 
     def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002 -- one record
         """Too large even for its dead-letter topic: keep everything but the payload (Q2). Else try again (Q4)."""
         key, value, headers = self.records[0]
-        if value is not None and getattr(error, "errno", None) in _TOO_LARGE and self._is_dead_letter:
+        if value is not None and getattr(error, "errno", None) in _TOO_LARGE and self.is_dead_letter:
             omitted = [(PAYLOAD_OMITTED, b"true"), (PAYLOAD_BYTES, str(len(value)).encode())]
             self._delivery.keep(self._again((key, None, [*headers, *omitted])))
         else:
@@ -291,8 +288,9 @@ class _ToKept(Parcel):
         """As for a target."""
 
     @property
-    def _is_dead_letter(self) -> bool:
+    def is_dead_letter(self) -> bool:
+        """Whether it goes to a dead-letter topic."""
         return self.topic.endswith(DLQ_SUFFIX)
 
     def _again(self, record: OutRecord) -> _ToKept:
-        return _ToKept(record, self.ticket, self._delivery, self.topic, self.like, self._failure, self._whole)
+        return _ToKept(record, self.ticket, self._delivery, self.topic, self.like, self.failure, self._whole)

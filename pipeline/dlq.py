@@ -25,6 +25,8 @@ __all__ = [
     "clean_message",
     "dead_letter_headers",
     "fingerprint",
+    "fingerprint_of",
+    "without_variable_parts",
 ]
 
 PREFIX = "dlq-"
@@ -111,9 +113,18 @@ def _without_userinfo(url: re.Match[str]) -> str:
 def fingerprint(failure: Failure, definition: str, schema_version: str) -> str:
     """16 hex digits that are equal for failures of one kind: class, message without its variable parts,
     definition and schema version."""
-    kind = _VARIABLE_PART.sub("#", failure.message)
-    text = "\n".join((failure.error_class, kind, definition, schema_version))
+    return fingerprint_of(failure.error_class, failure.message, definition, schema_version)
+
+
+def fingerprint_of(error_class: str, message: str, definition: str, schema_version: str) -> str:
+    """The same for a failure that another program reported, whose classes are its own."""
+    text = "\n".join((error_class, without_variable_parts(message), definition, schema_version))
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
+
+
+def without_variable_parts(message: str) -> str:
+    """A message with ids, numbers and quoted texts as `#`, so that failures of one kind read alike."""
+    return _VARIABLE_PART.sub("#", message)
 
 
 def dead_letter_headers(

@@ -128,6 +128,9 @@ class Settings(BaseModel):
     )
     web_bind: str = Field("127.0.0.1", description="address the worker's pages listen on")
     web_port: int = Field(6066, ge=1, le=65_535, description="port of the worker's pages")
+    max_redrives: int = Field(
+        3, ge=1, le=1_000_000, description="a dead letter that was redriven this often is not redriven again"
+    )
     admin_tokens: Tokens = Field(
         (),
         description="who may change things on the pages: name:sha256 of each token, comma separated; "

@@ -46,11 +46,13 @@ class TopicProblem:
 
 
 def needed_topics(catalog: Catalog, own: OwnTopics, specs: TopicSpecs) -> list[Needed]:
-    """Staging, its dead letters, audit, then each target with its dead letters."""
+    """Staging, its dead letters, audit, those of redrives, then each target with its dead letters."""
     needed = [
         Needed(specs.staging(own.staging), "BROKERS"),
         Needed(specs.kept(own.staging_dlq), "BROKERS", like=own.staging, must_match=True),
         Needed(specs.kept(own.audit), "BROKERS", like=own.staging),
+        *(Needed(spec, "BROKERS", like=own.staging) for spec in (specs.dlq_index(own), specs.dlq_state(own))),
+        Needed(specs.jobs(own), "BROKERS"),
     ]
     for target in catalog.topics:
         needed.append(Needed(specs.target(target), "TARGET_BROKERS"))

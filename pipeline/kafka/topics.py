@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
+from catalog import OwnTopics
 from pipeline.errors import MissingTopics
 from pipeline.kafka.admin import admin_client
 from pipeline.kafka.connection import Connection
@@ -74,6 +75,23 @@ class TopicSpecs:
         """A topic whose records stay until somebody deals with them (dead letters, audit): 64 KiB more room."""
         size = str(self._record_bytes + _FORENSIC_ROOM)
         return TopicSpec(name, partitions or self._partitions, {_SIZE: size, **_FOREVER})
+
+    def compacted(self, name: str, partitions: int | None = None) -> TopicSpec:
+        """A topic that keeps the last record of each key for ever."""
+        kept = self.kept(name, partitions)
+        return replace(kept, config={**kept.config, "cleanup.policy": "compact"})
+
+    def dlq_index(self, own: OwnTopics) -> TopicSpec:
+        """A record for each dead letter."""
+        return self.compacted(own.dlq_index)
+
+    def dlq_state(self, own: OwnTopics) -> TopicSpec:
+        """What became of each dead letter (Q5)."""
+        return self.compacted(own.dlq_state)
+
+    def jobs(self, own: OwnTopics) -> TopicSpec:
+        """Jobs, on one partition: all workers see the same order."""
+        return self.compacted(own.jobs, 1)
 
 
 class TopicKeeper:

@@ -15,6 +15,7 @@ from pipeline.redrive.selection import LetterState, Selection
 from pipeline.staging import RawHeader
 
 __all__ = [
+    "Coordinates",
     "FullRecord",
     "Group",
     "Letter",
@@ -22,7 +23,6 @@ __all__ = [
     "LetterPage",
     "NoSuchLetter",
     "Overview",
-    "Place",
     "Preview",
     "TopicSummary",
     "document",
@@ -48,7 +48,7 @@ class LetterGone(StagepostError):
         super().__init__(f"{topic}/{partition}/{offset} has been deleted from its topic: discard it")
 
 
-class Place(NamedTuple):
+class Coordinates(NamedTuple):
     """Where a record is."""
 
     topic: str
@@ -80,9 +80,12 @@ class Letter:
     size: int
     """Bytes of key, value and headers."""
     dialect: str
-    """Who wrote it: `stagepost`, `lib-streaming`, `connect`, `spring`."""
-    came_from: Place
-    """Where the record was before it failed; offset -1: not known."""
+    """Who wrote it: `stagepost`, `lib-streaming`, `connect`, `spring`, or `unknown`."""
+    source_topic: str
+    """The target it was on its way to; of another program's, the topic it had been read from."""
+    source_partition: int
+    """Where it was before it failed: for ours in staging, else in `source_topic`; -1: not known."""
+    source_offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,6 @@ class Preview:
     selection: Selection
     count: int
     too_often: int
-    bytes: int
     groups: Sequence[Group]
     oldest_at: float | None
     newest_at: float | None
@@ -173,7 +175,7 @@ def document(value: object) -> object:
         return value.as_text()
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: _member(item.name, getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, Place):
+    if isinstance(value, Coordinates):
         return value._asdict()
     if isinstance(value, Mapping):
         return {str(name): document(item) for name, item in value.items()}

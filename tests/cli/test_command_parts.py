@@ -137,6 +137,9 @@ def test_table() -> None:
     assert table(("A", "B"), [("long", None), ("x", "a\nb ")]) == "A     B\nlong  -\nx     a b"
 
 
+REDRIVE = ("dlq.index", "dlq.state", "jobs")
+
+
 def _problems(
     states: Mapping[str, TopicState], *definitions: Mapping[str, object]
 ) -> dict[str, list[TopicProblem]]:
@@ -148,7 +151,7 @@ def _problems(
 
 def _states(**partitions: int) -> dict[str, TopicState]:
     """Every topic of one definition, of three partitions or as many as is said, with room for any record."""
-    names = ("staging", "staging.dlq", "audit", "order.created", "order.created.dlq")
+    names = ("staging", "staging.dlq", "audit", *REDRIVE, "order.created", "order.created.dlq")
     return {f"ns.{name}": TopicState(partitions.get(name.replace(".", "_"), 3), ROOMY) for name in names}
 
 
@@ -161,6 +164,7 @@ def test_which_topics_are_needed_where() -> None:
         ("ns.staging", "BROKERS"),
         ("ns.staging.dlq", "BROKERS"),
         ("ns.audit", "BROKERS"),
+        *((f"ns.{name}", "BROKERS") for name in REDRIVE),
         ("orders", "TARGET_BROKERS"),
         ("orders.dlq", "BROKERS"),
     ]
@@ -193,7 +197,8 @@ def test_record_sizes() -> None:
     enough = {name: TopicState(3, least + 65_536) for name in _states()}
     assert not _problems(enough, {})
     tight = {name: TopicState(3, least) for name in enough}
-    assert _problems(tight, {}).keys() == {"ns.staging.dlq", "ns.audit", "ns.order.created.dlq"}
+    roomier = {"ns.staging.dlq", "ns.audit", "ns.order.created.dlq", *(f"ns.{name}" for name in REDRIVE)}
+    assert _problems(tight, {}).keys() == roomier
     small = {name: TopicState(3, least - 1) for name in enough}
     found = _problems(small, {})
     assert found.keys() == small.keys()
@@ -208,9 +213,13 @@ def test_created_dead_letters_have_the_count_of_their_target() -> None:
     assert {name: spec.partitions for name, spec in specs.items()} == {
         "ns.staging.dlq": 5,
         "ns.audit": 5,
+        "ns.dlq.index": 5,
+        "ns.dlq.state": 5,
+        "ns.jobs": 1,
         "ns.order.created.dlq": 7,
     }
-    assert {spec.partitions for spec in specs_to_create(needed, {}).values()} == {3}
+    counts = {name: spec.partitions for name, spec in specs_to_create(needed, {}).items()}
+    assert (counts.pop("ns.jobs"), set(counts.values())) == (1, {3})
 
 
 def test_reports_on_topics() -> None:
@@ -219,8 +228,8 @@ def test_reports_on_topics() -> None:
     specs = specs_to_create(needed, {})
     partly = create_report(needed, specs, ["ns.audit"], ["ns.audit: no"])
     assert not partly.done
-    assert partly.text.endswith("ns.audit: no\n4 created, 0 existed already, 1 missing")
+    assert partly.text.endswith("ns.audit: no\n7 created, 0 existed already, 1 missing")
     assert ["ns.audit", "3", "missing"] in map(str.split, partly.text.splitlines())
     assert create_report(needed, {}, [], []).done
     well = check_report(needed, _states(), OWN.staging, 3)
-    assert (well.done, well.text.splitlines()[-1]) == (True, "5 topics, 0 of them not as they must be")
+    assert (well.done, well.text.splitlines()[-1]) == (True, "8 topics, 0 of them not as they must be")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -36,18 +37,26 @@ SETTINGS = Settings(
 
 
 class Notes(Cluster):
-    """A cluster that notes what it is given; nothing is sent."""
+    """A cluster that notes what it is given; nothing is sent, and what goes to the index is acknowledged at once."""
+
+    index_answers = True
 
     def __init__(self, **partitions: int) -> None:
         self.partitions = {name.replace("__", "."): count for name, count in partitions.items()}
         self.sent: list[tuple[str, int, Parcel]] = []
+        self.indexed: list[Parcel] = []
         self.specs: list[TopicSpec] = []
         self.learning: dict[str, list[Callable[[], None]]] = {}
         self.withdrawn: set[Parcel] = set()
 
     def put(self, topic: str, partition: int, parcel: Parcel) -> None:
         """Note a parcel."""
-        self.sent.append((topic, partition, parcel))
+        if topic != OWN.dlq_index:
+            self.sent.append((topic, partition, parcel))
+            return
+        self.indexed.append(parcel)
+        if self.index_answers:
+            acked(parcel)
 
     def put_when_known(self, spec: TopicSpec, hashed: int, parcel: Parcel) -> None:
         """Note the topic as it would be created, and the parcel."""
@@ -175,6 +184,58 @@ def test_a_known_dead_letter_topic_waits_for_nothing() -> None:
     bench.own.partitions["shop.order.created.dlq"] = 2
     bench.deliver(POISON)
     assert len(bench.own.on("shop.order.created.dlq")) == 1
+
+
+def test_a_dead_letter_ends_in_the_index() -> None:
+    """T6, O1: a dead letter is the end of its record once the index knows it, by the place the broker gave it; the
+    index has what an operator looks for, and nothing of the payload."""
+    bench = Bench()
+    bench.own.index_answers = False
+    bench.deliver(
+        staged({"tenant": b"a", "id": b"i-1", "time": b"never"}, value=b'"hunter2"', offset=77, key=b"a")
+    )
+    (letter,) = bench.own.on("shop.order.created.dlq")
+    letter.acked(0, 1, 1_234)
+    assert bench.ended == 0
+    (entry,) = bench.own.indexed
+    ((key, value, _),) = entry.records
+    partition = key_hash(b"a") % 7
+    assert key == b"shop.order.created.dlq/%d/1234" % partition
+    found = json.loads(value or b"")
+    assert found.pop("failed_at") == pytest.approx(found.pop("first_failure_at"), abs=60)
+    assert re.fullmatch("[0-9a-f]{16}", found.pop("fingerprint"))
+    assert found.pop("size") > 400
+    assert found == {
+        "topic": "shop.order.created.dlq",
+        "partition": partition,
+        "offset": 1234,
+        "class": "validation_error",
+        "message": "stage-time is not an RFC # timestamp with an offset in # bytes",
+        "definition": "order.created",
+        "schema_version": "1.0.0",
+        "disposition": "poison",
+        "tenant": "a",
+        "id": "i-1",
+        "source": "//shop/web",
+        "redrives": 0,
+        "dialect": "stagepost",
+        "source_topic": "shop.order.created",
+        "source_partition": 5,
+        "source_offset": 77,
+    }
+    acked(entry)
+    assert bench.ended == 1
+
+
+def test_a_dead_letter_without_a_place(caplog: pytest.LogCaptureFixture) -> None:
+    """T6: where the broker does not tell its offset, the record has ended all the same, and the log says how the
+    index gets to know it."""
+    bench = Bench()
+    bench.deliver(POISON)
+    bench.own.on("shop.order.created.dlq")[0].acked(0, 1, -1)
+    assert bench.ended == 1
+    assert not bench.own.indexed
+    assert "`dlq scan --topic shop.order.created.dlq`" in caplog.text
 
 
 def test_refused_by_the_target() -> None:

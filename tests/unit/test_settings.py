@@ -66,6 +66,7 @@ CASES = (
     Case("topic_replication", "3", 3, ("-1", "101", "x")),
     Case("web_bind", "0.0.0.0", "0.0.0.0"),
     Case("web_port", "8080", 8080, ("0", "65536", "http")),
+    Case("max_redrives", "5", 5, ("0", "x")),
     Case(
         "admin_tokens",
         f"ann:{'a' * 64},",

@@ -1,0 +1,71 @@
+"""What is kept of a staging record that does not reach its target: its dead letter, or the audit record of a skip.
+
+Owns: both records (Q2, T6). Must not know: topics' partitions, who writes them, the clock.
+"""
+
+from __future__ import annotations
+
+from pydantic_core import to_json
+
+from pipeline import staging
+from pipeline.clock import rfc3339
+from pipeline.dlq import Failure, clean_message, dead_letter_headers
+from pipeline.plan import OutRecord, Rejected, StagedRecord
+
+__all__ = ["dead_letter", "skip_record"]
+
+_SHOWN_BYTES = 256
+
+
+def dead_letter(
+    record: StagedRecord,
+    rejected: Rejected,
+    framed: staging.RawHeaders,
+    *,
+    target: str,
+    partition: int,
+    failed_at: float,
+    producer_id: str,
+) -> OutRecord:
+    """The dead letter of a record of a staging partition, on its way to `target`; `framed` are the CloudEvents
+    headers it had been given, if it came so far."""
+    route = rejected.route
+    headers = dead_letter_headers(
+        record.headers,
+        framed,
+        rejected.failure,
+        source_topic=target,
+        staging_partition=partition,
+        staging_offset=record.offset,
+        retry_count=0,
+        failed_at=failed_at,
+        producer_id=producer_id,
+        definition=_shown(record, staging.DEFINITION),
+        schema_version=route.definition.schema_version if route is not None else "",
+    )
+    return record.key, record.value, headers
+
+
+def skip_record(
+    record: StagedRecord, failure: Failure, *, topic: str, partition: int, at: float, producer_id: str
+) -> OutRecord:
+    """The audit record of a record that is skipped: its id, its coordinates in staging, the reason."""
+    entry = {
+        "action": "skipped",
+        "at": rfc3339(at),
+        "id": _shown(record, staging.ID),
+        "definition": _shown(record, staging.DEFINITION),
+        "topic": topic,
+        "partition": partition,
+        "offset": record.offset,
+        "error_class": failure.error_class,
+        "reason": clean_message(failure.message),
+        "by": producer_id,
+    }
+    key = f"{topic}/{partition}/{record.offset}".encode()
+    return key, to_json(entry), [("content-type", b"application/json")]
+
+
+def _shown(record: StagedRecord, name: str) -> str:
+    """A header of a record as text of at most 256 bytes; empty where there is none."""
+    return (dict(record.headers).get(name) or b"")[:_SHOWN_BYTES].decode(errors="replace")

@@ -1,0 +1,118 @@
+"""Following topics of ours beside the worker's group, from where one left off, on and on.
+
+Owns: reading, trying again, knowing how far behind it is. Must not know: what the records mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from pipeline.kafka.connection import Connection
+from pipeline.kafka.reader import Bounds, Place, Reader
+
+__all__ = ["Fetched", "Follower"]
+
+log = logging.getLogger(__name__)
+
+_RECORDS = 5_000
+_FETCH_S = 0.5
+_PAUSE_S = 1.0
+
+Fetched = Mapping[Place, Sequence[Any]]
+
+
+class Follower:
+    """Reads topics and hands every record on, in the order of its partition. Bound to one event loop.
+
+    `begin` is given what the topics hold, and says from which offsets on to read: after each connecting, so that
+    it may be asked for records again. `take_in` is awaited before more is read; where it raises, reading begins
+    anew.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Sequence[str],
+        begin: Callable[[Mapping[Place, Bounds]], Awaitable[Mapping[Place, int]]],
+        take_in: Callable[[Fetched], Awaitable[None]],
+    ) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._begin = begin
+        self._take_in = take_in
+        self._next: dict[Place, int] = {}
+        self._ends: dict[Place, int] = {}
+        self._moved = asyncio.Condition()
+        self._reader: Reader | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def behind(self) -> int:
+        """How many records have not been taken in, of those that were there at the last look."""
+        return sum(max(0, end - self._next.get(place, 0)) for place, end in self._ends.items())
+
+    async def start(self) -> None:
+        """Begin to follow. Does not wait for anything to be read."""
+        self._task = asyncio.create_task(self._run(), name=f"follow {self._topics[0]}")
+
+    async def close(self) -> None:
+        """Stop. What was handed on is taken in first. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def caught_up(self) -> None:
+        """Wait until everything that is on the topics now has been taken in; without limit."""
+        while True:
+            async with self._moved:
+                await self._moved.wait_for(lambda: self._reader is not None)
+            if await self._looked_at_ends():
+                break
+            await asyncio.sleep(_PAUSE_S)
+        ends = dict(self._ends)
+        async with self._moved:
+            await self._moved.wait_for(
+                lambda: all(self._next.get(place, 0) >= end for place, end in ends.items())
+            )
+
+    async def _looked_at_ends(self) -> bool:
+        if (reader := self._reader) is None:
+            return False
+        try:
+            bounds = await reader.all_bounds(self._topics)
+        except Exception as error:  # noqa: BLE001 -- whoever waits for the end waits for Kafka
+            log.warning("the ends of %s are not known: %r", ", ".join(self._topics), error)
+            return False
+        self._ends = {place: found.end for place, found in bounds.items()}
+        return True
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with Reader(self._connection) as reader:
+                    await self._follow(reader)
+            except Exception as error:  # noqa: BLE001 -- a broker, a disk: it may be well again
+                log.warning("cannot follow %s, will try again: %r", ", ".join(self._topics), error)
+            finally:
+                self._reader = None
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _follow(self, reader: Reader) -> None:
+        bounds = await reader.all_bounds(self._topics)
+        self._ends = {place: found.end for place, found in bounds.items()}
+        self._next = dict(await self._begin(bounds))
+        reader.read_from(self._next)
+        self._reader = reader
+        while True:
+            fetched = await reader.fetch(_RECORDS, _FETCH_S)
+            if fetched:
+                await self._take_in(fetched)
+            async with self._moved:
+                for place in self._next:
+                    self._next[place] = await reader.position(place)
+                self._moved.notify_all()

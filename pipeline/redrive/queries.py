@@ -1,0 +1,262 @@
+"""Questions to the index of dead letters, each answered within 300 ms, also with a million letters.
+
+Owns: the SQL of reading. Must not know: Kafka, how the index is filled. Every call blocks.
+
+Letters are looked for kind by kind where few kinds are meant: each is read in order, a page of it, and the pages
+are merged. Where many are meant the letters are read by time, and those of other kinds passed over; their share is
+then small.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.redrive.conditions import Condition, cursor_of, kinds_of, letters_of, position_of, states_of
+from pipeline.redrive.model import Coordinates, Group, Letter, LetterPage, Preview, TopicSummary
+from pipeline.redrive.schema import STATES
+from pipeline.redrive.selection import LetterState, Selection, WrongSelection
+from pipeline.redrive.store import topic_number
+
+__all__ = ["Queries"]
+
+MAX_PAGE = 1_000
+_MAX_GROUPS = 1_000
+_FEW_KINDS = 100
+_RATE_S = 300.0
+_PREVIEW_GROUPS = 20
+_CACHE_KIB = 32_768
+
+_LETTER = """t.name, l.partition, l.offset, l.state, f.class, f.message, f.fingerprint, f.definition, f.schema_version,
+    f.disposition, k.tenant, l.id, l.source, l.first_failure_at, l.failed_at, l.redrives, l.size, f.dialect,
+    f.source_topic, l.source_partition, l.source_offset"""
+_JOINED = "JOIN kind k ON k.id = l.kind JOIN failure f ON f.id = k.failure JOIN topic t ON t.id = l.topic"
+_KINDS = "kind k JOIN failure f ON f.id = k.failure"
+_NEWEST_FIRST = "l.failed_at DESC, l.topic DESC, l.partition DESC, l.offset DESC"
+
+
+class Queries:
+    """Reads the file that a `Store` writes. Safe from any thread; one call at a time is carried out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Close the file; the next question opens it again. Idempotent."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def topics(self, now: float) -> list[TopicSummary]:
+        """Every topic with letters, those with most open ones first; `now` is what the rate is reckoned from."""
+        rows = self._all(
+            f"""SELECT t.name, f.class, sum(k.open), sum(k.redriven), sum(k.discarded), min(k.first_at), max(k.last_at),
+            sum(coalesce(r.count, 0))
+            FROM {_KINDS} JOIN topic t ON t.id = f.topic LEFT JOIN (
+                SELECT kind, count(*) AS count FROM letter INDEXED BY by_time WHERE failed_at > ? GROUP BY kind
+            ) r ON r.kind = k.id
+            GROUP BY f.topic, f.class""",
+            (now - _RATE_S,),
+        )
+        by_topic: dict[str, list[tuple[object, ...]]] = {}
+        for row in rows:
+            by_topic.setdefault(row[0], []).append(row)
+        return sorted((_summary(name, of) for name, of in by_topic.items()), key=lambda s: (-s.open, s.topic))
+
+    def groups(self, selection: Selection, limit: int = _MAX_GROUPS) -> list[Group]:
+        """The failures selected by kind, those with most letters first."""
+        counted = self._counted(selection)
+        rows = self._all(
+            f"""WITH counted AS ({counted.sql}), ranked AS (
+                SELECT k.failure, k.tenant, c.count, c.first_at, c.last_at, row_number() OVER (
+                    PARTITION BY k.failure ORDER BY c.count DESC, k.tenant
+                ) AS place FROM counted c JOIN kind k ON k.id = c.kind)
+            SELECT t.name, f.fingerprint, f.class, f.message, f.definition, f.schema_version, f.disposition,
+                r.count, r.tenants, r.tenant_count, r.first_at, r.last_at
+            FROM (SELECT failure, sum(count) AS count, count(*) AS tenant_count, min(first_at) AS first_at,
+                    max(last_at) AS last_at, json_group_array(tenant) FILTER (WHERE place <= 10) AS tenants
+                FROM ranked GROUP BY failure ORDER BY sum(count) DESC LIMIT ?
+            ) r JOIN failure f ON f.id = r.failure JOIN topic t ON t.id = f.topic
+            ORDER BY r.count DESC, t.name, f.fingerprint""",
+            (*counted.parameters, limit),
+        )
+        return [_group(row) for row in rows]
+
+    def letters(self, selection: Selection, cursor: str | None, limit: int) -> LetterPage:
+        """A page of the letters selected, newest first. Raises `WrongSelection`."""
+        selection.check()
+        if not 1 <= limit <= MAX_PAGE:
+            raise WrongSelection("limit", f"is {limit}: use 1 to {MAX_PAGE:,}")
+        wanted = letters_of(selection)
+        if cursor:
+            wanted &= position_of(cursor)
+        found = self._newest(selection, wanted, limit + 1)
+        letters = found[:limit]
+        return LetterPage(letters, cursor_of(letters[-1]) if len(found) > limit else None)
+
+    def letter(self, place: Coordinates) -> Letter | None:
+        """The letter that lies there, if it is known."""
+        rows = self._all(
+            f"SELECT {_LETTER} FROM letter l {_JOINED} WHERE l.topic = ? AND l.partition = ? AND l.offset = ?",
+            (topic_number(place.topic), place.partition, place.offset),
+        )
+        return _letter(rows[0]) if rows else None
+
+    def preview(self, selection: Selection, max_redrives: int) -> Preview:
+        """How many letters a job would meet, of which kinds."""
+        counted, selected = self._counted(selection), self._selected(selection)
+        ((count, oldest, newest),) = self._all(
+            f"SELECT coalesce(sum(count), 0), min(first_at), max(last_at) FROM ({counted.sql})",
+            counted.parameters,
+        )
+        ((too_often,),) = self._all(
+            f"""SELECT count(*) FROM letter l INDEXED BY by_redrives
+            WHERE l.redrives > 0 AND l.redrives >= ? AND {selected.sql}""",
+            (max_redrives, *selected.parameters),
+        )
+        groups = self.groups(selection, _PREVIEW_GROUPS)
+        return Preview(selection, count, too_often, groups, oldest, newest)
+
+    def in_staged_order(self, selection: Selection, after: Coordinates | None, limit: int) -> list[Letter]:
+        """The next letters selected, in the order in which they were staged; `after`: behind that one.
+
+        Per topic, so that the events of a key keep their order; the topics one after the other.
+        """
+        wanted = self._selected(selection)
+        if after is not None:
+            number = topic_number(after.topic)
+            wanted &= Condition(
+                """(l.topic, l.source_partition, l.source_offset, l.partition, l.offset) > (
+                SELECT topic, source_partition, source_offset, partition, offset FROM letter
+                WHERE topic = ? AND partition = ? AND offset = ?)""",
+                (number, after.partition, after.offset),
+            )
+        rows = self._all(
+            f"""SELECT {_LETTER} FROM letter l INDEXED BY by_source {_JOINED} WHERE {wanted.sql}
+            ORDER BY l.topic, l.source_partition, l.source_offset, l.partition, l.offset LIMIT ?""",
+            (*wanted.parameters, limit),
+        )
+        return [_letter(row) for row in rows]
+
+    def ended_by(self, job_id: str) -> int:
+        """How many letters a job has ended."""
+        ((count,),) = self._all("SELECT count(*) FROM ending WHERE job = ?", (job_id,))
+        return int(count)
+
+    # --- how letters are found
+
+    def _selected(self, selection: Selection) -> Condition:
+        states = ", ".join(map(str, states_of(selection)))
+        wanted = letters_of(selection) & Condition(f"l.state IN ({states})")
+        if selection.topic is not None:
+            wanted &= Condition("l.topic = ?", (topic_number(selection.topic),))
+        kinds = kinds_of(selection)
+        if kinds is None:
+            return wanted
+        return wanted & Condition(
+            f"l.kind IN (SELECT k.id FROM {_KINDS} WHERE {kinds.sql})", kinds.parameters
+        )
+
+    def _counted(self, selection: Selection) -> Condition:
+        """A statement that counts the letters of each kind selected: kind, count, first_at, last_at."""
+        kinds = kinds_of(selection) or Condition("true")
+        if letters_of(selection).sql == "true" and selection.state is LetterState.OPEN:
+            return Condition(
+                f"""SELECT k.id AS kind, k.open AS count, k.first_at, k.last_at FROM {_KINDS}
+                WHERE k.open > 0 AND {kinds.sql}""",
+                kinds.parameters,
+            )
+        selected = self._selected(selection)
+        index = "" if selection.partition is not None else "INDEXED BY by_kind"
+        return Condition(
+            f"""SELECT l.kind AS kind, count(*) AS count, min(l.failed_at) AS first_at, max(l.failed_at) AS last_at
+            FROM letter l {index} WHERE {selected.sql} GROUP BY l.kind""",
+            selected.parameters,
+        )
+
+    def _newest(self, selection: Selection, wanted: Condition, limit: int) -> list[Letter]:
+        states = states_of(selection)
+        if selection.partition is None:
+            kinds = kinds_of(selection) or Condition("true")
+            counts = " + ".join(f"k.{STATES[state]}" for state in states)
+            few = self._all(
+                f"SELECT k.id FROM {_KINDS} WHERE {kinds.sql} AND {counts} > 0 LIMIT ?",
+                (*kinds.parameters, _FEW_KINDS + 1),
+            )
+            if len(few) <= _FEW_KINDS:
+                return self._merged([kind for (kind,) in few], states, wanted, limit)
+        index = "" if selection.partition is not None else "INDEXED BY by_time"
+        selected = self._selected(selection) & wanted
+        rows = self._all(
+            f"""SELECT {_LETTER} FROM (SELECT * FROM letter l {index} WHERE {selected.sql}
+            ORDER BY {_NEWEST_FIRST} LIMIT ?) l {_JOINED} ORDER BY {_NEWEST_FIRST}""",
+            (*selected.parameters, limit),
+        )
+        return [_letter(row) for row in rows]
+
+    def _merged(
+        self, kinds: Sequence[int], states: Sequence[int], wanted: Condition, limit: int
+    ) -> list[Letter]:
+        places: list[tuple[float, int, int, int]] = []
+        for kind in kinds:
+            for state in states:
+                places += self._all(
+                    f"""SELECT l.failed_at, l.topic, l.partition, l.offset FROM letter l INDEXED BY by_kind
+                    WHERE l.kind = ? AND l.state = ? AND {wanted.sql} ORDER BY {_NEWEST_FIRST} LIMIT ?""",
+                    (kind, state, *wanted.parameters, limit),
+                )
+        places.sort(reverse=True)
+        found = []
+        for _, topic, partition, offset in places[:limit]:
+            (row,) = self._all(
+                f"SELECT {_LETTER} FROM letter l {_JOINED} WHERE l.topic = ? AND l.partition = ? AND l.offset = ?",
+                (topic, partition, offset),
+            )
+            found.append(_letter(row))
+        return found
+
+    def _all(self, statement: str, parameters: Sequence[int | float | str] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            if self._connection is None:
+                self._connection = _connect(self._path)
+            return self._connection.execute(statement, parameters).fetchall()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA query_only = true")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    return connection
+
+
+def _letter(row: Sequence[Any]) -> Letter:
+    topic, partition, offset, state, *rest = row
+    return Letter(topic, partition, offset, LetterState(STATES[state]), *rest)
+
+
+def _group(row: Sequence[Any]) -> Group:
+    facts, (count, tenants, *rest) = row[:7], row[7:]
+    return Group(*facts, count, tuple(json.loads(tenants)), *rest)
+
+
+def _summary(name: str, rows: Sequence[tuple[Any, ...]]) -> TopicSummary:
+    oldest = [row[5] for row in rows if row[5] is not None]
+    newest = [row[6] for row in rows if row[6] is not None]
+    return TopicSummary(
+        name,
+        sum(row[2] for row in rows),
+        sum(row[3] for row in rows),
+        sum(row[4] for row in rows),
+        60 * sum(row[7] for row in rows) / _RATE_S,
+        {row[1]: row[2] for row in rows if row[2]},
+        min(oldest, default=None),
+        max(newest, default=None),
+    )

@@ -1,0 +1,148 @@
+"""The index of dead letters on this worker's disk: written from `<ns>.dlq.index` and `<ns>.dlq.state`.
+
+Owns: the tables, taking in records with the offsets they were read at, beginning anew where the files are of no
+use. Must not know: Kafka, what is asked of the index (`queries.py`). Every call blocks.
+
+It is a copy: whatever is wrong with it, it is thrown away and read again. SQLite and not RocksDB, because a
+chunk of records is parsed and stored by one statement that needs no Python, so the event loop of the worker is
+not held up; and because every combination of conditions is answered by a merge that RocksDB would leave to
+Python, row by row (benchmarks/LOG.md has the figures).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.redrive.schema import ENDINGS, INCOMING, LETTERS, TABLES, VERSION, Taking
+
+__all__ = ["Store", "topic_number"]
+
+log = logging.getLogger(__name__)
+
+_CACHE_KIB = 65_536
+
+
+def topic_number(name: str) -> int:
+    """A number for a topic that every worker computes alike, so that a cursor of one means the same to another."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest())
+
+
+class Store:
+    """The index in one file. One thread at a time may call."""
+
+    def __init__(self, folder: Path, namespace: str) -> None:
+        """Open the index of a namespace, or begin a new one. Raises `OSError` where the folder cannot be used."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"dlq-index-{namespace}.sqlite"
+        self._connection = self._open()
+
+    def next_offsets(self) -> dict[tuple[str, int], int]:
+        """By topic and partition, the offset behind what was taken in."""
+        rows = self._connection.execute("SELECT topic, partition, next FROM read")
+        return {(topic, partition): offset for topic, partition, offset in rows}
+
+    def take_in(
+        self,
+        letters: Sequence[bytes],
+        endings: Sequence[bytes],
+        read_up_to: Mapping[tuple[str, int], int],
+    ) -> int:
+        """Store index and state records, by their values, all or none; and the offsets behind them.
+
+        Out: how many of them could not be read, and were left out. A letter that is known already stays as it is.
+        """
+        spoilt = 0
+        with self._transaction():
+            for values, taking in ((letters, LETTERS), (endings, ENDINGS)):
+                if values:
+                    spoilt += self._take_in(values, taking)
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO read VALUES (?, ?, ?)",
+                [(topic, partition, offset) for (topic, partition), offset in read_up_to.items()],
+            )
+        return spoilt
+
+    def begin_anew(self) -> None:
+        """Throw everything away: what was taken in is not what is on the topics now."""
+        self.close()
+        self._delete()
+        self._connection = self._open()
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._connection.close()
+
+    def _take_in(self, values: Sequence[bytes], taking: Taking) -> int:
+        execute = self._connection.execute
+        spoilt = self._parse(values, taking)
+        for (name,) in execute(f"SELECT DISTINCT name FROM {taking.table}").fetchall():
+            execute("INSERT OR IGNORE INTO topic VALUES (?, ?)", (topic_number(name), name))
+        for statement in taking.store:
+            execute(statement)
+        return spoilt
+
+    def _parse(self, values: Sequence[bytes], taking: Taking) -> int:
+        execute = self._connection.execute
+        execute("SAVEPOINT part")
+        try:  # in memory: it is the records that fail here, never the disk
+            execute(taking.parse, (f"[{b','.join(values).decode()}]",))
+            is_whole = execute(taking.check).fetchone() is None
+        except (sqlite3.Error, UnicodeDecodeError):
+            is_whole = False
+        if not is_whole:
+            execute("ROLLBACK TO part")
+        execute("RELEASE part")
+        if is_whole:
+            return 0
+        if len(values) == 1:
+            return 1
+        half = len(values) // 2
+        return self._parse(values[:half], taking) + self._parse(values[half:], taking)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _open(self) -> sqlite3.Connection:
+        with contextlib.suppress(sqlite3.Error):
+            return self._connect()
+        log.warning("the index of dead letters in %s is of no use: it is read anew from its topic", self.path)
+        self._delete()
+        return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _delete(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.executescript(f"BEGIN;{TABLES}PRAGMA user_version = {VERSION};COMMIT;")
+    elif version != VERSION:
+        raise sqlite3.DatabaseError(f"written by another version: {version}")
+    connection.executescript(INCOMING)
