@@ -243,8 +243,11 @@ def _letter(row: Sequence[Any]) -> Letter:
 
 
 def _group(row: Sequence[Any]) -> Group:
-    facts, (count, tenants, *rest) = row[:7], row[7:]
-    return Group(*facts, count, tuple(json.loads(tenants)), *rest)
+    topic, fingerprint, error_class, message, definition, version, disposition, count, tenants, *rest = row
+    names = tuple(json.loads(tenants))
+    return Group(
+        topic, fingerprint, error_class, message, definition, version, disposition, count, names, *rest
+    )
 
 
 def _summary(name: str, rows: Sequence[tuple[Any, ...]]) -> TopicSummary:
