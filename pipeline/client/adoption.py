@@ -21,7 +21,6 @@ __all__ = ["Adoption"]
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 5.0
-_POLL_S = 0.2
 
 
 class Adoption:
@@ -66,9 +65,7 @@ class Adoption:
         relay = self._relay_of(outbox)
         relay.start()
         try:
-            while not outbox.is_empty:
-                await asyncio.sleep(_POLL_S)
-                relay.wake()
+            await relay.until_empty()
             self._set_aside[slot.folder] = (await outbox.waiting()).set_aside
         finally:
             await relay.stop()

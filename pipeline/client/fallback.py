@@ -124,6 +124,11 @@ class Fallback:
             reasons.append(str(waiting.damage))
         return Health("degraded" if reasons else "healthy", "; ".join(reasons))
 
+    async def drained(self) -> None:
+        """Wait, without limit, until no row waits here, nor in any slot that nobody held at the start."""
+        await self._adoption.looked.wait()
+        await self._relay.until_empty()
+
     async def close(self) -> None:
         """Make rows of what is still under way; end the relay; let go of the outbox."""
         if self._outbox is None:

@@ -190,6 +190,11 @@ class KafkaStager(Stager):
         finally:
             await relay.stop()
 
+    async def drain_outbox(self) -> None:
+        """Wait, without limit, until no row waits, in this process's slot or in one that a dead process left."""
+        self._own_loop()
+        await self._fallback.drained()
+
     async def health(self) -> Health:
         """Asks a broker for the staging topic's metadata, and the outbox for what waits in it."""
         try:

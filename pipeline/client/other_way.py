@@ -70,6 +70,10 @@ class OtherWay(Protocol):
         """How this way is."""
         ...
 
+    async def drained(self) -> None:
+        """Wait, without limit, until nothing waits here."""
+        ...
+
     async def close(self) -> None:
         """End; what is under way on the direct one goes this way, where there is one."""
         ...
@@ -111,6 +115,9 @@ class NoFallback:
     async def health(self) -> Health:
         """Always healthy: there is nothing that could be ill."""
         return Health("healthy")
+
+    async def drained(self) -> None:
+        """Nothing waits."""
 
     async def close(self) -> None:
         """Nothing ends."""

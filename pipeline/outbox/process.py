@@ -130,11 +130,6 @@ class ProcessOutbox:
         if key is not None:
             self._forget((key,))
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no row waits."""
-        return not self._appends and self._store.rows == 0
-
     async def waiting(self) -> Waiting:
         """What waits now, from the store itself: also the probe of whether it works."""
 

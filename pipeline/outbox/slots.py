@@ -14,7 +14,7 @@ from typing import Self
 
 from pipeline.outbox.errors import OutboxUnavailable
 
-__all__ = ["Orphans", "Slot", "take_slot"]
+__all__ = ["Orphans", "Slot", "slot_folders", "take_slot"]
 
 _MAX_SLOTS = 4_096
 _PREFIX = "slot-"
@@ -67,6 +67,11 @@ def take_slot(directory: Path) -> Slot:
     raise OutboxUnavailable(str(directory), f"all {_MAX_SLOTS} slots are held by living processes")
 
 
+def slot_folders(directory: Path) -> list[Path]:
+    """The folders of all slots, by number."""
+    return sorted(directory.glob(f"{_PREFIX}*"))
+
+
 class Orphans:
     """Finds the slots of processes that died. One found empty is not looked into again until its files change."""
 
@@ -79,7 +84,7 @@ class Orphans:
 
         The caller releases each before it asks for the next.
         """
-        for folder in sorted(self._directory.glob(f"{_PREFIX}*")):
+        for folder in slot_folders(self._directory):
             if (folder / "rows").is_dir() and self._seen.get(folder) != _changed_at(folder):
                 slot = Slot.lock(folder)
                 if slot is not None:

@@ -24,7 +24,7 @@ from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch, WriteOptions
 from pipeline.outbox.errors import OutboxDamaged, OutboxFull, OutboxUnavailable
 from pipeline.outbox.protocol import Stored
 
-__all__ = ["RocksStore"]
+__all__ = ["DATABASE", "RocksStore", "aside_of", "options", "scan", "stored_of"]
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,11 @@ _STALL_S = 2.0
 """How long a write waits for RocksDB to flush what came before: a few writes of 8 MiB."""
 _STALL_PAUSE_S = 0.005
 _RESERVE = "reserve"
-_DATABASE = "rows"
+DATABASE = "rows"
 _ROW, _ASIDE = b"r", b"x"
 _SEQUENCE_BYTES = 8
 _TIME_BYTES = 8
+_LENGTH_BYTES = 4
 _Changes: TypeAlias = "Sequence[tuple[bytes, bytes | None]]"
 """Keys with their new values, or None to delete them: all or none."""
 _FULL = ("No space left", "ENOSPC", "Disk quota", "EDQUOT", "File too large")
@@ -93,8 +94,7 @@ class RocksStore:
         """Up to `limit` rows with a sequence above `after`, in order."""
         found: list[Stored] = []
         for sequence, value in self._scan(_ROW, after + 1):
-            at = int.from_bytes(value[:_TIME_BYTES], "big") / 1000
-            found.append(Stored(sequence, at, value[_TIME_BYTES:]))
+            found.append(stored_of(sequence, value))
             if len(found) == limit:
                 break
         return found
@@ -109,7 +109,8 @@ class RocksStore:
     def set_aside(self, row: Stored, reason: str) -> None:
         """Move a row out of the way that can never be shipped; it is kept with the reason."""
         text = reason.encode()
-        aside = len(text).to_bytes(4, "big") + text + row.data
+        at = int(row.at * 1000).to_bytes(_TIME_BYTES, "big")
+        aside = at + len(text).to_bytes(_LENGTH_BYTES, "big") + text + row.data
         self._write([(_key(_ROW, row.sequence), None), (_key(_ASIDE, row.sequence), aside)])
         self.rows -= 1
         self.bytes -= len(row.data)
@@ -118,8 +119,8 @@ class RocksStore:
     def aside(self) -> Iterator[tuple[int, str, bytes]]:
         """The rows set aside: sequence, reason, bytes."""
         for sequence, value in self._scan(_ASIDE, 0):
-            length = int.from_bytes(value[:4], "big")
-            yield sequence, value[4 : 4 + length].decode(errors="replace"), value[4 + length :]
+            _, _, data, reason = aside_of(sequence, value)
+            yield sequence, reason, data
 
     def close(self) -> None:
         """Close the files. Idempotent."""
@@ -128,9 +129,9 @@ class RocksStore:
             self._database = None
 
     def _open(self) -> None:
-        path = self._folder / _DATABASE
+        path = self._folder / DATABASE
         try:
-            self._database = Rdict(str(path), _options())
+            self._database = Rdict(str(path), options())
         except Exception as error:
             if _is_full(error):
                 self._open_by_reserve(path)
@@ -147,15 +148,15 @@ class RocksStore:
     def _open_by_reserve(self, path: Path) -> None:
         (self._folder / _RESERVE).unlink(missing_ok=True)
         try:
-            self._database = Rdict(str(path), _options())
+            self._database = Rdict(str(path), options())
         except Exception as error:
             raise OutboxFull(str(self._folder), f"the disk is full, free some space ({error})") from error
 
     def _keep_damaged(self, path: Path, error: Exception) -> None:
-        kept = path.with_name(f"{_DATABASE}.damaged-{int(time.time())}")
+        kept = path.with_name(f"{DATABASE}.damaged-{int(time.time())}")
         path.rename(kept)
         log.error("outbox files are damaged, kept in %s: %s", kept, error)
-        self._database = Rdict(str(path), _options())
+        self._database = Rdict(str(path), options())
         self._counted = False
         self.damage = OutboxDamaged(str(self._folder), str(kept), str(error))
 
@@ -226,19 +227,36 @@ class RocksStore:
                 reserve.unlink(missing_ok=True)
 
     def _scan(self, prefix: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-        database = self._database or self._reopen()
-        iterator = database.iter()
-        iterator.seek(_key(prefix, start))
-        while iterator.valid():
-            key = iterator.key()
-            if not key.startswith(prefix):
-                return
-            yield int.from_bytes(key[1:], "big"), iterator.value()
-            iterator.next()
+        return scan(self._database or self._reopen(), prefix, start)
 
 
 def _key(prefix: bytes, sequence: int) -> bytes:
     return prefix + sequence.to_bytes(_SEQUENCE_BYTES, "big")
+
+
+def scan(database: Rdict, prefix: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Sequences and values under a prefix, in order, from a sequence on."""
+    iterator = database.iter()
+    iterator.seek(_key(prefix, start))
+    while iterator.valid():
+        key = iterator.key()
+        if not key.startswith(prefix):
+            return
+        yield int.from_bytes(key[1:], "big"), iterator.value()
+        iterator.next()
+
+
+def stored_of(sequence: int, value: bytes) -> Stored:
+    """A waiting row from its value."""
+    return Stored(sequence, int.from_bytes(value[:_TIME_BYTES], "big") / 1000, value[_TIME_BYTES:])
+
+
+def aside_of(sequence: int, value: bytes) -> tuple[int, float, bytes, str]:
+    """A row that was set aside from its value: sequence, when it was stored, bytes, reason."""
+    start = _TIME_BYTES + _LENGTH_BYTES
+    end = start + int.from_bytes(value[_TIME_BYTES:start], "big")
+    at = int.from_bytes(value[:_TIME_BYTES], "big") / 1000
+    return sequence, at, value[end:], value[start:end].decode(errors="replace")
 
 
 def _batch(changes: _Changes) -> WriteBatch:
@@ -251,7 +269,8 @@ def _batch(changes: _Changes) -> WriteBatch:
     return batch
 
 
-def _options() -> Options:
+def options() -> Options:
+    """How the files are opened."""
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())

@@ -189,8 +189,8 @@ def test_a_write_that_rocksdb_holds_up(tmp_path: Path, monkeypatch: pytest.Monke
         options.set_level_zero_stop_writes_trigger(1)
         return options
 
-    plain = store_module._options
-    monkeypatch.setattr(store_module, "_options", stops_after_each_flush)
+    plain = store_module.options
+    monkeypatch.setattr(store_module, "options", stops_after_each_flush)
     store = RocksStore(tmp_path / "slot", GIB)
     rows = [
         os.urandom(1 << 20)

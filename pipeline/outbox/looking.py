@@ -1,0 +1,65 @@
+"""Looking into the slots of an outbox folder without disturbing anybody, also into those of living processes.
+
+Owns: opening the files for reading only. Must not know: who asks, how rows are shown.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rocksdict import AccessType, Rdict
+
+from pipeline.outbox.errors import OutboxUnavailable
+from pipeline.outbox.slots import Slot, slot_folders
+from pipeline.outbox.store import DATABASE, aside_of, options, scan, stored_of
+
+__all__ = ["Found", "is_held", "rows_in", "slots_in"]
+
+
+class Found(NamedTuple):
+    """A row as it lies there: its sequence, when it was stored (seconds since 1970), its bytes; and why it was set
+    aside, None where it waits."""
+
+    sequence: int
+    at: float
+    data: bytes
+    reason: str | None
+
+
+def slots_in(directory: Path) -> list[Path]:
+    """The folders of all slots that have files, by number."""
+    return [folder for folder in slot_folders(directory) if (folder / DATABASE).is_dir()]
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a living process holds the slot."""
+    slot = Slot.lock(folder)
+    if slot is None:
+        return True
+    slot.release()
+    return False
+
+
+def rows_in(folder: Path) -> Iterator[Found]:
+    """The rows of a slot at this moment: those that wait, in order, then those that were set aside.
+
+    Needs no room on the disk and takes no lock. Raises `OutboxUnavailable` where the files cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as logs:
+        how = options()
+        how.set_db_log_dir(logs)  # a living process logs beside its files
+        how.create_if_missing(False)
+        try:
+            database = Rdict(str(folder / DATABASE), how, access_type=AccessType.read_only())
+        except Exception as error:
+            raise OutboxUnavailable(str(folder), f"it cannot be read ({error})") from error
+        try:
+            for sequence, value in scan(database, b"r"):
+                yield Found(*stored_of(sequence, value), None)
+            for sequence, value in scan(database, b"x"):
+                yield Found(*aside_of(sequence, value))
+        finally:
+            database.close()
