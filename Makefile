@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 PYTEST ?= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-long lint env lock env-reference wheel clean
+.PHONY: help demo up down test test-long simulate lint env lock env-reference wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,10 @@ test: lint ## everything that CI runs: lint, types, import rules, tests
 
 test-long: env ## the long versions of the tests; minutes to hours
 	$(PYTEST) -m long --timeout 0
+
+simulate: env ## 10,000 seeds of the simulation, on two cores; SEED=7 runs that one again, LOG=info says what it does
+	@if [ -n "$(SEED)" ]; then $(BIN)/python -m tests.simulation $(SEED) $(if $(LOG),--log $(LOG)); \
+	else seq 0 250 9750 | xargs -P 2 -I FIRST $(BIN)/python -m tests.simulation FIRST 250; fi
 
 lint: env ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -22,6 +22,7 @@ from pipeline.kafka.reading import read_any_header_name
 from pipeline.settings import Settings
 from pipeline.transport.consumer import Consumer
 from pipeline.transport.progress import Batch
+from pipeline.transport.recovery import Tables
 from pipeline.transport.watchdog import end_process_after
 
 __all__ = ["App", "make_app"]
@@ -137,6 +138,7 @@ def make_app(settings: Settings) -> App:
         topic_disable_leader=True,
         # Keeps the group protocol "faust" from the first release on, with or without tables.
         table_standby_replicas=1,
+        TableManager=Tables,
         store="memory://",
         datadir=settings.effective_data_dir,
         stream_buffer_maxsize=4_096,

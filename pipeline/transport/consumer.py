@@ -240,6 +240,16 @@ class Consumer(MendedConsumer):
             return progress.committable if progress is not None else None
         return super()._new_offset(tp)
 
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        """Upstream takes what the broker refused for committed. A commit of an earlier generation may be refused
+        only after the partition came back: then nothing would be committed until more comes."""
+        done = await super()._commit_offsets(offsets, start_new_transaction)
+        if not done:
+            for tp in offsets:
+                if tp.topic in self.batch_topics:
+                    self._committed_offset.pop(tp, None)
+        return done
+
     async def wait_empty(self) -> None:
         """Let begun batches end, for at most `DRAIN_TIMEOUT_S`; commit what ended; let go of the rest.
 

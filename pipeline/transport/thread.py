@@ -23,6 +23,10 @@ FETCH_WAIT_MS = 200
 """How long a broker may wait for records to come. Faust says 1,500. A partition whose records were left with
 aiokafka for want of room is not part of the request under way, and waits until that is answered."""
 
+METADATA_AGE_MS = 15_000
+"""How old what is known of topics may get. aiokafka says 300,000. A member that leads a rebalance while no broker
+answers knows of no partitions and gives none to anybody, until it learns better."""
+
 
 class Fetched(dict[TP, list[Any]]):
     """What one fetch brought, and for each partition the positions of the consumer before and after it.
@@ -92,6 +96,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        consumer._client._metadata_max_age_ms = METADATA_AGE_MS  # noqa: SLF001
         # A producer that uses transactions may take back what it wrote: that is no event. Faust would read it.
         consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer

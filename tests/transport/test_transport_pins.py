@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher as KafkaFetcher
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from faust.app.base import App
+from faust.tables import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
@@ -35,6 +37,7 @@ OURS = {
     "batches": "pipeline/transport/consumer.py",
     "thread": "pipeline/transport/thread.py",
     "app": "pipeline/transport/app.py",
+    "recovery": "pipeline/transport/recovery.py",
 }
 
 PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
@@ -244,6 +247,25 @@ PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
     (App.on_rebalance_end, "d13897074960", "mended", "rebalancing becomes false, after resume_flow"),
     (Recovery._resume_streams, "d4302c7aed43", "mended", "resume, seek, clear, resume the flow"),
     (Recovery.on_recovery_completed, "aea64ef7a82c", "mended", "the same with the flow on"),
+    (
+        Recovery._wait,
+        "eb02481cfe13",
+        "recovery",
+        "says that the service was stopped where a step takes too long",
+    ),
+    (
+        Recovery._restart_recovery.fun,
+        "375fc15acdae",
+        "recovery",
+        "ends where it is told so, fails for any other error",
+    ),
+    (TableManager.recovery.fget, "0cd5c22b2ac7", "recovery", "replaced"),  # type: ignore[attr-defined]
+    (
+        AIOKafkaClient._md_synchronizer,
+        "029fe8376dca",
+        "thread",
+        "asks anew when what it has is too old",
+    ),
     (
         FlowControlQueue.force_put_nowait,
         "01b8bcc18ad3",

@@ -1,0 +1,197 @@
+"""What goes wrong in a world, and for how long.
+
+Owns: each fault and its undoing. Must not know: what is right while it lasts.
+
+A fault is a coroutine on the world's own time. When the world is healed it is cancelled, and undoes itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from tests.simulation.staged_events import TARGETS
+from tests.simulation.virtual_time import TIME
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["CALM", "FAULTS", "Fault"]
+
+Fault = Callable[["World"], Awaitable[None]]
+
+_SINKS = (*TARGETS, *(f"{target}.dlq" for target in TARGETS), "sim.audit")
+
+
+async def requests_get_lost(world: World) -> None:
+    """Connections turn into black holes."""
+    world.network.weather.lost = world.chance.choice([0.02, 0.1, 0.5])
+    try:
+        await world.a_while(0.2, 4)
+    finally:
+        world.network.weather.lost = 0.0
+
+
+async def answers_get_lost(world: World) -> None:
+    """What was asked is done, and nobody hears of it: the connection breaks, or nothing more comes."""
+    weather = world.network.weather
+    weather.unanswered, weather.swallowed = world.chance.choice(
+        [(0.05, 0.0), (0.4, 0.0), (0.0, 0.1), (0.1, 0.1)]
+    )
+    try:
+        await world.a_while(0.2, 4)
+    finally:
+        weather.unanswered = weather.swallowed = 0.0
+
+
+async def answers_come_late(world: World) -> None:
+    """Some answers take seconds, some longer than anybody waits."""
+    world.network.weather.late = world.chance.choice([0.05, 0.3])
+    try:
+        await world.a_while(0.5, 5)
+    finally:
+        world.network.weather.late = 0.0
+
+
+async def all_is_slow(world: World) -> None:
+    """Every way takes up to a fifth of a second; no fault."""
+    world.network.weather.slow_s = world.chance.choice([0.02, 0.2])
+    try:
+        await world.a_while(0.5, 5)
+    finally:
+        world.network.weather.slow_s = 0.0
+
+
+async def batches_fail(world: World) -> None:
+    """Some batches of a request fail, others do not, some of them after they were appended."""
+    world.cluster.produce_errors = world.chance.choice([0.1, 0.5])
+    try:
+        await world.a_while(0.2, 4)
+    finally:
+        world.cluster.produce_errors = 0.0
+
+
+async def a_broker_dies(world: World) -> None:
+    """One is gone, and its partitions have no leader for a while."""
+    node = world.chance.choice(world.cluster.nodes)
+    node.up = False
+    world.network.node_died(node)
+    try:
+        await world.a_while(0.05, 3)
+        world.cluster.elect()
+        await world.a_while(0, 6)
+    finally:
+        node.up = True
+        world.cluster.elect()
+
+
+async def a_broker_hangs(world: World) -> None:
+    """One is stopped; when it goes on it reads what was sent to it meanwhile."""
+    node = world.chance.choice(world.cluster.nodes)
+    node.hung = True
+    try:
+        await world.a_while(0.5, 14)
+    finally:
+        node.hung = False
+        world.network.node_goes_on(node)
+
+
+async def leaders_are_unknown(world: World) -> None:
+    """Some partitions have no leader."""
+    logs = [log for log in world.cluster.logs() if world.chance.random() < 0.5]
+    for log in logs:
+        log.leader = -1
+    try:
+        await world.a_while(0.1, 4)
+    finally:
+        world.cluster.elect()
+
+
+async def leaders_move(world: World) -> None:
+    """Some partitions get another leader, in good order; no fault."""
+    for log in world.cluster.logs():
+        if world.chance.random() < 0.5:
+            log.leader = -1
+    world.cluster.elect()
+
+
+async def a_topic_is_denied(world: World) -> None:
+    """Nobody may write to a target, a dead-letter topic or the audit topic for a while."""
+    topic = world.chance.choice(_SINKS)
+    world.cluster.denied.add(topic)
+    try:
+        await world.a_while(0.5, 7)
+    finally:
+        world.cluster.denied.discard(topic)
+
+
+async def producers_are_forgotten(world: World) -> None:
+    """The brokers no longer know any sequence number."""
+    for log in world.cluster.logs():
+        log.forget_producers()
+
+
+async def a_worker_is_killed(world: World) -> None:
+    """`kill -9`, and another one comes sooner or later."""
+    worker = world.some_worker()
+    if worker is not None:
+        worker.process.kill()
+        await world.a_while(0, 8)
+
+
+async def a_worker_dies_between_two_effects(world: World) -> None:
+    """It dies right before one of the next things it does to network or disk."""
+    worker = world.some_worker()
+    if worker is not None:
+        worker.process.crash_at = worker.process.effects + world.chance.randint(1, 60)
+
+
+async def a_worker_is_deployed(world: World) -> None:
+    """SIGTERM, and another one comes; no fault."""
+    worker = world.some_worker()
+    if worker is not None:
+        await asyncio.wait([worker.stop()])
+        await world.a_while(0, 2)
+
+
+async def a_worker_joins(world: World) -> None:
+    """One more, which makes the group rebalance; no fault."""
+    if len(world.workers) < 3:
+        world.start_worker()
+
+
+async def the_machine_sleeps(world: World) -> None:
+    """Everything stands still, then all timers are due at once."""
+    TIME.now += world.chance.choice([0.5, 3.0, 11.0, 45.0])
+
+
+async def the_calendar_jumps(world: World) -> None:
+    """Somebody sets the clock, forward or back; no fault."""
+    TIME.skew += world.chance.choice([-86_400.0, -3_600.0, -1.0, 1.0, 3_600.0])
+
+
+CALM: tuple[Fault, ...] = (
+    all_is_slow,
+    leaders_move,
+    a_worker_is_deployed,
+    a_worker_joins,
+    the_calendar_jumps,
+)
+"""After these alone nothing comes twice."""
+
+FAULTS: tuple[Fault, ...] = (
+    *CALM,
+    requests_get_lost,
+    answers_get_lost,
+    answers_come_late,
+    batches_fail,
+    a_broker_dies,
+    a_broker_hangs,
+    leaders_are_unknown,
+    a_topic_is_denied,
+    producers_are_forgotten,
+    a_worker_is_killed,
+    a_worker_dies_between_two_effects,
+    the_machine_sleeps,
+)
