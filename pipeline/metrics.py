@@ -180,9 +180,13 @@ class Metrics:
         """Ask `source` for the values of gauges each time somebody reads."""
         self._sources.append(source)
 
-    def total(self, metric: Metric) -> float:
-        """The sum of a counter over all its labels."""
-        return sum(count for (found, _), count in self._counters.items() if found is metric)
+    def total(self, metric: Metric, first_label: str | None = None) -> float:
+        """The sum of a counter over all its labels, or over those that begin with this one."""
+        return sum(
+            count
+            for (found, labels), count in self._counters.items()
+            if found is metric and first_label in (None, *labels[:1])
+        )
 
     def merged(self, metric: Metric) -> Histogram:
         """A histogram over all its labels."""

@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from itertools import pairwise
-from typing import Literal
 
 from faust.cli import argument, option
 
 from catalog import Catalog, CatalogError, EventDefinition, load
 from catalog.errors import Problem
 from catalog.export import describe, manifest
+from catalog.layers import Layer, policy_layers
 from catalog.lint import advice
 from catalog.names import dlq_of
-from catalog.policies import DeliveryPolicy, PolicyOverride, parse_policies
+from catalog.policies import PolicyOverride, parse_policies
 from pipeline.application import Application
 from pipeline.cli.breaks import Judged, judge
 from pipeline.cli.command import Report, Subcommand, add_group, as_json, table
 
-__all__ = ["diff_report", "lint_refused", "lint_report", "policy_layers", "register", "show_report"]
+__all__ = ["diff_report", "lint_refused", "lint_report", "register", "show_report"]
 
-Layer = Literal["default", "definition", "environment"]
 Overrides = Mapping[str, PolicyOverride]
 
 _CELL_CHARS = 40
@@ -119,23 +118,6 @@ def show_report(catalog: Catalog, overrides: Overrides, key: str | None) -> Repo
     }
     text = _table_of(catalog, overrides) if key is None else _one(catalog, shown[0], overrides.get(key))
     return Report(document, text, done=True)
-
-
-def policy_layers(definition: EventDefinition, override: PolicyOverride | None) -> dict[str, Layer]:
-    """Which layer set each field of the policy in force (D4).
-
-    A definition that writes a default out cannot be told from one that leaves it out: both are `default`.
-    """
-    standard = DeliveryPolicy()
-    found: dict[str, Layer] = {}
-    for name in (field.name for field in fields(DeliveryPolicy)):
-        if override is not None and getattr(override, name) is not None:
-            found[name] = "environment"
-        elif getattr(definition.policy, name) != getattr(standard, name):
-            found[name] = "definition"
-        else:
-            found[name] = "default"
-    return found
 
 
 def _table_of(catalog: Catalog, overrides: Overrides) -> str:

@@ -107,7 +107,7 @@ class Consumer(MendedConsumer):
     def facts(self) -> Facts:
         """How it stands now, for `readiness`. Does not block."""
         partitions = []
-        for tp in sorted(tp for tp in self.assignment() if tp.topic in self.batch_topics):
+        for tp in sorted(tp for tp in self._thread.held() if tp.topic in self.batch_topics):
             progress = self.progress.get(tp) or Progress(*tp, AHEAD, self._memory)
             done, committed, end = (
                 progress.committable,

@@ -74,6 +74,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return "it has not joined yet, or has to join again"
         return ""
 
+    def held(self) -> set[TP]:
+        """The partitions assigned to this worker; none before it has started."""
+        return set() if self._consumer is None else self.assignment()
+
     def end_of(self, tp: TP) -> int | None:
         """The offset behind the last record of an assigned partition, as the last fetch said."""
         consumer = self._consumer

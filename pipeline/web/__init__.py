@@ -10,14 +10,14 @@ from aiohttp import web
 from pipeline.application import Application
 from pipeline.clock import SYSTEM_CLOCK
 from pipeline.errors import SettingsError
-from pipeline.web import audit, openapi, overview
+from pipeline.web import audit, breakers, catalog, openapi, overview
 from pipeline.web.gate import Gate
 from pipeline.web.site import Site
 from pipeline.web.vitals import Vitals
 
 __all__ = ["register"]
 
-_NAVIGATION = (("/", "Overview"), ("/audit/", "Audit"))
+_NAVIGATION = (("/", "Overview"), ("/breakers/", "Breakers"), ("/catalog/", "Catalog"), ("/audit/", "Audit"))
 
 
 def register(application: Application) -> None:
@@ -32,7 +32,13 @@ def register(application: Application) -> None:
     clock = SYSTEM_CLOCK
     vitals = Vitals(application, clock)
     gate = Gate(settings, application.metrics, clock)
-    routes = (*vitals.routes, *overview.routes(vitals), *audit.ROUTES)
+    routes = (
+        *vitals.routes,
+        *overview.routes(vitals, clock),
+        *breakers.ROUTES,
+        *catalog.ROUTES,
+        *audit.ROUTES,
+    )
     context = {
         "namespace": settings.namespace,
         "client_id": settings.client_id,

@@ -11,12 +11,19 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from pipeline.breaker import State
+from pipeline.clock import Clock
+from pipeline.parking.breakers import TargetState
 from pipeline.transport.readiness import Readiness
-from pipeline.web.history import Point
+from pipeline.web.charts import Chart, charts
+from pipeline.web.history import EVERY_S, Point
+from pipeline.web.rendering import duration
 from pipeline.web.route import Answer, Call, Route
 from pipeline.web.vitals import Vitals
 
-__all__ = ["Attention", "Overview", "routes"]
+__all__ = ["Attention", "Overview", "attention", "routes"]
+
+_RECENT = int(60 / EVERY_S)
 
 
 class Attention(BaseModel):
@@ -29,7 +36,7 @@ class Attention(BaseModel):
 
 
 class PartitionNow(BaseModel):
-    """A staging partition of this worker."""
+    """A staging partition of this worker; `cause`: what it waits for, empty where it does not."""
 
     partition: int
     lag: int | None
@@ -37,44 +44,59 @@ class PartitionNow(BaseModel):
 
 
 class Overview(BaseModel):
-    """How this worker is. Totals count since it started; `points` are the last five minutes, oldest first."""
+    """How this worker is. `totals` count since it started; `points` are the last five minutes, oldest first."""
 
     ready: bool
     attention: list[Attention]
     totals: dict[str, float]
     lag: int | None
+    parked: int
     partitions: list[PartitionNow]
     points: list[Point]
 
+    @property
+    def charts(self) -> tuple[Chart, ...]:
+        """The points drawn."""
+        return charts(self.points)
 
-def routes(vitals: Vitals) -> tuple[Route, ...]:
+    @property
+    def last(self) -> Point | None:
+        """The latest point."""
+        return self.points[-1] if self.points else None
+
+
+def routes(vitals: Vitals, clock: Clock) -> tuple[Route, ...]:
     """The page."""
 
     async def overview(call: Call) -> Answer:
         """How this worker is."""
-        del call
         facts, readiness = vitals.facts(), vitals.readiness()
+        targets = call.application.targets()
         causes = dict(readiness.waiting)
         partitions = [
             PartitionNow(partition=at.partition, lag=at.lag, cause=causes.get(at.partition, ""))
             for at in facts.partitions
         ]
         known = [at.lag for at in partitions if at.lag is not None]
+        points = vitals.history.points
         found = Overview(
             ready=readiness.ready,
-            attention=list(attention(readiness, vitals.history.points)),
+            attention=list(attention(readiness, targets, points, clock.time())),
             totals=vitals.history.totals(),
             lag=sum(known) if known else None,
+            parked=sum(parked.records for parked in call.application.parked()),
             partitions=partitions,
-            points=list(vitals.history.points),
+            points=list(points),
         )
         return Answer(found, "overview.html")
 
     return (Route("GET", "/", overview, "How this worker is.", Overview),)
 
 
-def attention(readiness: Readiness, points: Sequence[Point]) -> Iterator[Attention]:
-    """What an operator should look at, the worst first."""
+def attention(
+    readiness: Readiness, targets: Sequence[TargetState], points: Sequence[Point], now: float
+) -> Iterator[Attention]:
+    """What an operator should look at, the worst first. `now`: seconds since 1970."""
     for reason in readiness.reasons:
         yield Attention(level="bad", text="This worker is not ready", detail=reason, link="/health/ready")
     waiting: defaultdict[str, list[int]] = defaultdict(list)
@@ -82,10 +104,28 @@ def attention(readiness: Readiness, points: Sequence[Point]) -> Iterator[Attenti
         waiting[cause].append(partition)
     for cause, partitions in waiting.items():
         which = ", ".join(map(str, partitions))
-        many = "partition" if len(partitions) == 1 else "partitions"
-        yield Attention(level="bad", text=f"Staging {many} {which} wait", detail=cause)
-    dead = sum(point.dead_lettered for point in points[-30:]) * 2
-    if dead >= 1:
-        yield Attention(
-            level="warning", text=f"{dead:,.0f} new dead letters in the last minute", link="/dlq/"
+        text = (
+            f"Staging partition {which} waits" if len(partitions) == 1 else f"Staging partitions {which} wait"
         )
+        yield Attention(level="bad", text=text, detail=cause)
+    for target in targets:
+        if target.state is not State.CLOSED:
+            yield _of_target(target, now)
+    dead = sum(point.dead_lettered for point in points[-_RECENT:]) * EVERY_S
+    if dead >= 1:
+        text = f"{dead:,.0f} new dead letter{'s' if dead >= 1.5 else ''} in the last minute"
+        yield Attention(level="warning", text=text, link="/dlq/")
+
+
+def _of_target(target: TargetState, now: float) -> Attention:
+    parked = f"; {target.parked_records:,} events parked behind it" if target.parked_records else ""
+    for_s = duration(max(0.0, now - target.since))
+    if target.paused_by:
+        text = f"{target.target} is paused by {target.paused_by} for {for_s}{parked}"
+        return Attention(level="warning", text=text, link=f"/breakers/#{target.target}")
+    return Attention(
+        level="bad",
+        text=f"{target.target} takes nothing for {for_s}{parked}",
+        detail=target.reason,
+        link=f"/breakers/#{target.target}",
+    )

@@ -33,6 +33,7 @@ def environment() -> jinja2.Environment:
     made.filters |= {
         "number": number,
         "duration": duration,
+        "since": since,
         "moment": moment,
         "size": size,
         "percent": percent,
@@ -64,6 +65,11 @@ def duration(seconds: float | None) -> str:
             parts.append(f"{int(left // step)} {unit}")
             left %= step
     return " ".join(parts[:2])
+
+
+def since(seconds: float) -> str:
+    """How long ago; the clocks of two machines may differ by a little."""
+    return "just now" if seconds < 1 else f"{duration(seconds)} ago"
 
 
 def moment(seconds: float | None) -> str:

@@ -94,14 +94,17 @@ class Site:
 
     async def _respond(self, route: Route, request: web.Request) -> web.StreamResponse:
         changes = route.method == "POST"
-        body = await _body_of(request) if changes else _Body()
+        body = await _body_of(route.body, request) if changes else _Body()
         decision = self._gate.decide(request, body.csrf, changes=changes, note=not route.is_open)
         if isinstance(decision, Refusal) and not route.is_open:
             return self._refuse(request, decision)
         try:
             if body.problem is not None:
                 raise body.problem
-            query, given = _read(route.query, _lists(request.query)), _read(route.body, body.values)
+            query, given = (
+                _read(route.query, _text(route.query, _lists(request.query))),
+                _read(route.body, body.values),
+            )
         except Problem:
             if changes:
                 self._gate.refused(request, Reason.BAD_BODY)
@@ -196,11 +199,11 @@ class _Body:
     problem: Problem | None = None
 
 
-async def _body_of(request: web.Request) -> _Body:
+async def _body_of(form: type[Form], request: web.Request) -> _Body:
     if request.content_type == _FORM or not request.can_read_body:
-        form = _lists(await request.post())  # type: ignore[arg-type]
-        csrf = form.pop(CSRF_FIELD, [""])
-        return _Body(form, csrf[-1])
+        fields = _lists(await request.post())  # type: ignore[arg-type]
+        csrf = fields.pop(CSRF_FIELD, [""])
+        return _Body(_text(form, fields), csrf[-1])
     if request.content_type != _JSON:
         return _Body(problem=Problem(415, f"send {_JSON} or {_FORM}"))
     try:
@@ -223,17 +226,21 @@ def _lists(values: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _read(form: type[Form], values: Mapping[str, object]) -> Form:
     """Values as the form declares them. Raises `Problem` 400 naming each that is wrong."""
-    given = {
-        name: value[0] if isinstance(value, list) and len(value) == 1 and not _is_list(form, name) else value
-        for name, value in values.items()
-    }
     try:
-        return form.model_validate(given)
+        return form.model_validate(values)
     except ValidationError as error:
         wrong = (
             f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors(include_input=False)
         )
         raise Problem(400, "; ".join(wrong)) from None
+
+
+def _text(form: type[Form], values: Mapping[str, list[str]]) -> dict[str, object]:
+    """What came as text, where a list of one is one value, unless a list is asked for."""
+    return {
+        name: value[0] if len(value) == 1 and not _is_list(form, name) else value
+        for name, value in values.items()
+    }
 
 
 def _is_list(form: type[Form], name: str) -> bool:
@@ -248,7 +255,7 @@ def _has_list(annotation: Any) -> bool:
 
 
 async def _add_slash(request: web.Request) -> web.Response:
-    raise web.HTTPPermanentRedirect(request.rel_url.with_path(f"{request.path}/"))
+    raise web.HTTPPermanentRedirect(request.rel_url.with_path(f"{request.path}/", keep_query=True))
 
 
 async def _asset(request: web.Request) -> web.Response:

@@ -6,6 +6,7 @@ Owns: looking at the worker every two seconds. Must not know: what a partition w
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Literal
 
@@ -21,6 +22,8 @@ from pipeline.web.history import EVERY_S, History
 from pipeline.web.route import Answer, Call, Raw, Route
 
 __all__ = ["Ready", "Vitals", "Waiting"]
+
+log = logging.getLogger(__name__)
 
 
 class Live(BaseModel):
@@ -82,15 +85,18 @@ class Vitals:
 
     async def _sample_on(self) -> None:
         while True:
-            facts, readiness = self.facts(), self.readiness()
-            known = [at.lag for at in facts.partitions if at.lag is not None]
-            self.history.sample(
-                self._clock.monotonic(),
-                self._clock.time(),
-                lag=sum(known) if known else None,
-                waiting=len(readiness.waiting),
-            )
             await asyncio.sleep(EVERY_S)
+            try:
+                self._sample()
+            except Exception:  # the next one may be taken; charts are no reason to end
+                log.exception("web.no_sample")
+
+    def _sample(self) -> None:
+        facts, readiness = self.facts(), self.readiness()
+        known = [at.lag for at in facts.partitions if at.lag is not None]
+        lag = sum(known) if known else None
+        now, at = self._clock.monotonic(), self._clock.time()
+        self.history.sample(now, at, lag=lag, waiting=len(readiness.waiting))
 
     async def _live(self, _: Call) -> Answer:
         return Answer(Live())
