@@ -42,6 +42,11 @@ class OwnTopics:
         return f"{self.namespace}.parked"
 
     @property
+    def parked_cursors(self) -> str:
+        """Compacted: how far what is parked has been drained."""
+        return f"{self.parked}.cursors"
+
+    @property
     def dlq_index(self) -> str:
         """One small record for each dead letter."""
         return f"{self.namespace}.dlq.index"
@@ -75,6 +80,7 @@ class OwnTopics:
                     self.staging,
                     self.staging_dlq,
                     self.parked,
+                    self.parked_cursors,
                     self.dlq_index,
                     self.dlq_state,
                     self.jobs,

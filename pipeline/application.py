@@ -1,6 +1,6 @@
 """The worker, put together: settings and catalog in, a Faust app that knows how to route out.
 
-Owns: wiring, the order of starting and stopping, letting a partition wait while a target topic is not known.
+Owns: wiring, the order of starting and stopping, letting a partition wait for what a batch of it needs first.
 Must not know: which agents and pages there are (they are registered on it), how any part works inside.
 """
 
@@ -13,38 +13,50 @@ from collections.abc import Sequence
 from faust.types import TP
 
 from catalog import Catalog, OwnTopics
-from catalog.names import dlq_of
 from pipeline import audit
 from pipeline.breaker import BreakerPolicy
 from pipeline.client.stager import load_catalog
 from pipeline.clock import SYSTEM_CLOCK
 from pipeline.delivery import Delivery
-from pipeline.errors import MissingTopics, SettingsError
+from pipeline.detour import Detour
+from pipeline.errors import SettingsError
 from pipeline.ids import uuid7
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection, staging_cluster, target_cluster
 from pipeline.kafka.producer import Producer, ProducerOptions
-from pipeline.kafka.topics import TopicKeeper, TopicSpec, TopicSpecs, missing, partition_counts
+from pipeline.kafka.reader import Reader
+from pipeline.kafka.topics import (
+    TopicKeeper,
+    TopicSpecs,
+    delete_before,
+)
 from pipeline.meter import Meter
 from pipeline.metrics import Metrics
+from pipeline.own_topics import check_topics, know_own_topics
 from pipeline.park import ParkedState
 from pipeline.parking.breakers import Breakers, TargetState
+from pipeline.parking.metadata import Metadata
+from pipeline.parking.parking import Parking
 from pipeline.partition import key_hash
 from pipeline.plan import Limits
 from pipeline.redrive.service import Redrive
 from pipeline.routes import Router
 from pipeline.settings import Settings
+from pipeline.ticket import Hold
 from pipeline.transport.app import App, make_app
 from pipeline.transport.progress import Batch
+from pipeline.transport.tenant import Tenant
 
 __all__ = ["Application", "build"]
 
 log = logging.getLogger(__name__)
 
 _REFRESH_S = 60.0
+_READ_BYTES = 262_144
+_LEARNING = "learning what is parked"
 
 
-class Application:
+class Application(Tenant):
     """The parts of one worker. `app` is what Faust runs; `route` is what the routing agent calls."""
 
     dead_letters: Redrive
@@ -61,9 +73,10 @@ class Application:
         self.metrics = Metrics()
         self.app: App = make_app(settings)
         self.app.prepare = self._prepare
-        self.app.on_abandoned = self._abandoned
+        self.app.tenant = self
         self.app.on_before_shutdown.connect(self._shut_down)
         self._clusters: list[Cluster] = []
+        self._parking: Parking | None = None
         self._refreshed = 0.0
         self._releasing: set[asyncio.Task[None]] = set()
 
@@ -73,21 +86,51 @@ class Application:
         self._refresh_partition_counts()
         if not consumer.begin(batch):
             return
-        unknown = self._delivery.deliver(batch, lambda: consumer.finish(batch))
-        if unknown:
+        if self._parked.knows(batch.partition):
+            hold = self._delivery.deliver(batch, lambda: consumer.finish(batch))
+        else:
+            hold = Hold(_LEARNING)
+        if hold is not None:
             tp = TP(batch.topic, batch.partition)
-            cause = f"target topic not known yet: {', '.join(sorted(unknown))}"
-            consumer.hold(tp, cause, batch)
-            self._release_when_known(tp, cause, unknown)
+            consumer.hold(tp, hold.cause, batch)
+            self._release_later(tp, hold)
         await asyncio.sleep(0)  # the sender, the pages and the heartbeats want their turn
 
     def targets(self) -> list[TargetState]:
         """How each target of the catalog stands now. A snapshot."""
-        return [self.breakers.standing(target) for target in self.breakers]
+        standing = self.breakers.standing if self._parking is None else self._parking.standing
+        return [standing(target) for target in self.breakers]
 
     def parked(self) -> list[ParkedState]:
         """What is parked, by its name and staging partition, of the partitions this worker has. A snapshot."""
-        return []
+        return [] if self._parking is None else self._parking.parked()
+
+    # -- what the transport tells ----------------------------------------------------------------
+
+    def assigned(self, partitions: set[TP]) -> None:
+        """Learn what is parked of these partitions."""
+        self._parked.assigned({tp.partition for tp in partitions})
+
+    def settling(self) -> None:
+        """Drain nothing more."""
+        if self._parking is not None:
+            self._parking.stop()
+
+    async def settled(self) -> None:
+        """Wait for what is drained right now."""
+        if self._parking is not None:
+            await self._parking.settle()
+
+    def let_go(self) -> None:
+        """Forget the partitions."""
+        if self._parking is not None:
+            self._parking.let_go()
+
+    def abandoned(self, batches: Sequence[Batch]) -> None:
+        """Take back what is not written yet."""
+        self._delivery.abandon(batches)
+
+    # -- starting and stopping -------------------------------------------------------------------
 
     async def audit(self, entry: audit.Entry) -> None:
         """Write an audit record (O3); returns once it is acknowledged, waits for a broker without limit.
@@ -110,27 +153,34 @@ class Application:
     async def _prepare(self) -> None:
         """Before Faust connects: producers, own topics, and the check where topics must not be created."""
         settings = self.settings
+        staging = staging_cluster(settings)
         options = ProducerOptions(
             settings.batch_linger_ms / 1000, settings.batch_max_bytes, settings.compression
         )
-        self._own = await self._cluster(staging_cluster(settings), options)
+        self._own = await self._cluster(staging, options)
         self._targets = (
             await self._cluster(target_cluster(settings), options) if settings.targets_apart else self._own
         )
         await self._own.producer.connected()
         if not settings.topics_autocreate:
-            await self._targets.producer.connected()
-            await self._check_topics()
-        count = await self._own.know(self.specs.staging(self.topics.staging))
-        # What is there from earlier runs takes dead letters at once, also while the targets' cluster is down (C3).
-        self._own.partitions |= await partition_counts(staging_cluster(settings), self._kept_topics())
-        log.info("staging topic %s has %s partitions", self.topics.staging, count)
-        for spec in self._redrive_topics():
-            await self._own.know(spec)
-        self.dead_letters = Redrive(settings, staging_cluster(settings), self.topics, SYSTEM_CLOCK)
+            await check_topics(settings, self.catalog, self._targets, self.specs)
+        await know_own_topics(settings, self.catalog, self._own, self.specs)
+        self.dead_letters = Redrive(settings, staging, self.topics, SYSTEM_CLOCK)
         await self.dead_letters.start()
         router = Router(
             self.catalog, dialect=settings.cloudevents_dialect, type_prefix=settings.effective_type_prefix
+        )
+        self._metadata = Metadata(self._targets, self.specs, self.breakers, settings.target_soft_timeout_s)
+        parking = Parking(
+            settings,
+            self.topics,
+            self.specs,
+            self.breakers,
+            targets=self._targets,
+            own=self._own,
+            open_reader=lambda: Reader(staging, partition_bytes=_READ_BYTES),
+            trim=lambda topic, offsets: delete_before(staging, topic, offsets),
+            clock=SYSTEM_CLOCK,
         )
         self._delivery = Delivery(
             router,
@@ -139,10 +189,22 @@ class Application:
             own=self._own,
             topics=self.topics,
             specs=self.specs,
+            parking=parking,
             clock=SYSTEM_CLOCK,
             producer_id=f"{settings.client_id}/{uuid7()}",
             meter=Meter(self.metrics, SYSTEM_CLOCK),
         )
+        detour = Detour(
+            self._delivery,
+            parking,
+            self._targets,
+            self._metadata,
+            router,
+            parks_unknown=settings.unknown_definition == "park",
+        )
+        parking.connect(detour)
+        parking.start()
+        self._parking = parking
 
     async def _cluster(self, connection: Connection, options: ProducerOptions) -> Cluster:
         producer = Producer(connection, options)
@@ -151,23 +213,22 @@ class Application:
         self._clusters.append(cluster)
         return cluster
 
-    async def _check_topics(self) -> None:
-        """With `TOPICS_AUTOCREATE=false`: everything the worker may write to must be there."""
-        redrive = [spec.name for spec in self._redrive_topics()]
-        own = [self.topics.staging, *redrive, *self._kept_topics()]
-        absent = await missing(staging_cluster(self.settings), own)
-        absent += await missing(target_cluster(self.settings), self.catalog.topics)
-        if absent:
-            raise MissingTopics(
-                [f"{name}: missing, create it or set STREAMING_TOPICS_AUTOCREATE=true" for name in absent]
-            )
+    async def _shut_down(self, *_: object, **__: object) -> None:
+        """After the consumer has drained: what is not acknowledged now is not committed either."""
+        if hasattr(self, "dead_letters"):
+            await self.dead_letters.close()
+        if self._parking is not None:
+            self._metadata.close()
+            await self._parking.close()
+        for cluster in self._clusters:
+            await cluster.close(1.0)
 
-    def _redrive_topics(self) -> list[TopicSpec]:
-        specs, own = self.specs, self.topics
-        return [specs.dlq_index(own), specs.dlq_state(own), specs.jobs(own)]
+    # -- waiting ---------------------------------------------------------------------------------
 
-    def _kept_topics(self) -> list[str]:
-        return [self.topics.staging_dlq, self.topics.audit, *map(dlq_of, self.catalog.topics)]
+    @property
+    def _parked(self) -> Parking:
+        assert self._parking is not None, "partitions are assigned after the preparations"
+        return self._parking
 
     def _refresh_partition_counts(self) -> None:
         now = SYSTEM_CLOCK.monotonic()
@@ -175,28 +236,25 @@ class Application:
             self._refreshed = now
             self._targets.know_existing(self.catalog.topics)
 
-    def _release_when_known(self, tp: TP, cause: str, unknown: set[str]) -> None:
-        waiting_for = set(unknown)
+    def _release_later(self, tp: TP, hold: Hold) -> None:
+        """Let a partition go on once what it waits for is there: its topics known or given up, room to park."""
+        if not hold.topics:
+            self._parked.when(tp.partition, lambda: self._release(tp, hold.cause))
+            return
+        waiting_for = set(hold.topics)
 
-        def known(topic: str) -> None:
+        def go_on(topic: str) -> None:
             waiting_for.discard(topic)
             if not waiting_for:
-                task = asyncio.create_task(self.app.batches.release(tp, cause))
-                self._releasing.add(task)
-                task.add_done_callback(self._releasing.discard)
+                self._release(tp, hold.cause)
 
-        for topic in unknown:
-            self._targets.learn(self.specs.target(topic), lambda topic=topic: known(topic))  # type: ignore[misc]
+        for topic in hold.topics:
+            self._metadata.need(topic, lambda topic=topic: go_on(topic))  # type: ignore[misc]
 
-    def _abandoned(self, batches: Sequence[Batch]) -> None:
-        self._delivery.abandon(batches)
-
-    async def _shut_down(self, *_: object, **__: object) -> None:
-        """After the consumer has drained: what is not acknowledged now is not committed either."""
-        if hasattr(self, "dead_letters"):
-            await self.dead_letters.close()
-        for cluster in self._clusters:
-            await cluster.close(1.0)
+    def _release(self, tp: TP, cause: str) -> None:
+        task = asyncio.create_task(self.app.batches.release(tp, cause))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
 
 
 def _says_more_than_missing(record: logging.LogRecord) -> bool:

@@ -1,6 +1,6 @@
 """Carrying out: what was planned for a batch is written, and every record of it is followed to one of its ends.
 
-Owns: the one loop from verdicts to writes (target, dead-letter topic, audit), the end of a batch (T6).
+Owns: the way from verdicts to writes (target, parked topic, dead-letter topic, audit), the end of a batch (T6).
 Must not know: Faust, how the plan is made, how a producer keeps order.
 """
 
@@ -9,47 +9,33 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 from catalog import OwnTopics
-from catalog.names import DLQ_SUFFIX
 from pipeline import staging
 from pipeline.clock import Clock
 from pipeline.cloudevents import is_framing_header
-from pipeline.dlq import PAYLOAD_BYTES, PAYLOAD_OMITTED, Failure
+from pipeline.dlq import Failure
 from pipeline.errors import classify
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.topics import TopicSpecs
 from pipeline.kept import dead_letter, skip_record
 from pipeline.meter import Meter
+from pipeline.park import Diverted
+from pipeline.parking.backlog import Stray
+from pipeline.parking.parking import Parking
 from pipeline.partition import key_hash
-from pipeline.plan import Column, Limits, OutRecord, Rejected, StagedRecord, is_dead_lettered, plan
+from pipeline.plan import Column, Limits, Plan, Rejected, StagedRecord, is_dead_lettered, plan
 from pipeline.redrive.entry import index_entry
 from pipeline.redrive.model import Coordinates
 from pipeline.routes import Router
+from pipeline.ticket import Hold, StagedBatch, Ticket, ToKept, ToTarget
 
 __all__ = ["Delivery", "StagedBatch"]
 
 log = logging.getLogger(__name__)
 
-_TOO_LARGE = frozenset({10, 18})
-"""Protocol error codes MESSAGE_TOO_LARGE and RECORD_LIST_TOO_LARGE."""
 _RETRY_S = 5.0
-
-
-class StagedBatch(Protocol):
-    """Consecutive records of one staging partition."""
-
-    @property
-    def records(self) -> Sequence[StagedRecord]:
-        """The records, in order."""
-        ...
-
-    @property
-    def partition(self) -> int:
-        """The staging partition."""
-        ...
 
 
 class Delivery:
@@ -64,6 +50,7 @@ class Delivery:
         own: Cluster,
         topics: OwnTopics,
         specs: TopicSpecs,
+        parking: Parking,
         clock: Clock,
         producer_id: str,
         meter: Meter,
@@ -74,31 +61,78 @@ class Delivery:
         self._own = own
         self._topics = topics
         self._specs = specs
+        self._parking = parking
         self._clock = clock
         self._producer_id = producer_id
-        self.meter = meter
-        self._under_way: dict[StagedBatch, _Ticket] = {}
-        self._put_off: list[_ToKept] = []
+        self._meter = meter
+        self._under_way: dict[StagedBatch, Ticket] = {}
+        self._put_off: list[ToKept] = []
 
-    def deliver(self, batch: StagedBatch, on_end: Callable[[], None]) -> set[str]:
+    def deliver(self, batch: StagedBatch, on_end: Callable[[], None]) -> Hold | None:
         """Write everything a batch asks for; `on_end` is called once every record has reached an end.
 
-        Out: empty; or the target topics whose partition count has to be learnt first. Then nothing was
-        written, and the batch is to be delivered again later.
+        Out: None; or what has to happen first. Then nothing was written, and the batch is to be delivered again.
         """
-        outcome = plan(batch.records, self._router, self._targets.partitions, self._limits)
+        outcome = self.plan(batch.records, self._parking.diverted(batch.partition))
         if outcome.unknown_topics:
-            return outcome.unknown_topics
-        ticket = _Ticket(batch, len(batch.records), on_end)
-        self._under_way[batch] = ticket
-        self.meter.consumed(ticket.left)
+            return Hold(
+                f"target topic not known yet: {', '.join(sorted(outcome.unknown_topics))}",
+                frozenset(outcome.unknown_topics),
+            )
+        full = self._parking.full(batch.partition) if outcome.parked else ""
+        if full:
+            return Hold(full)
+        self._meter.consumed(len(batch.records))
+        self.write(self.begin(batch, on_end), outcome)
+        return None
+
+    def plan(self, records: Sequence[StagedRecord], diverted: Diverted) -> Plan:
+        """What is to be written for these records of one staging partition."""
+        return plan(records, self._router, self._targets.partitions, self._limits, diverted)
+
+    def begin(self, batch: StagedBatch, on_end: Callable[[], None]) -> Ticket:
+        """Follow a batch from now on."""
+        ticket = self._under_way[batch] = Ticket(batch, len(batch.records), on_end)
+        return ticket
+
+    def is_under_way(self, ticket: Ticket) -> bool:
+        """Whether its batch is still ours and has not ended."""
+        return self._under_way.get(ticket.batch) is ticket
+
+    def write(self, ticket: Ticket, outcome: Plan, at: Sequence[int] | None = None) -> None:
+        """Write what was planned. `at`: which records of the batch were planned, where not all."""
         for (topic, partition), column in outcome.columns.items():
-            parcel = _ToTarget(column, ticket, self)
+            if at is not None:
+                column.sources = [at[source] for source in column.sources]
+            parcel = ToTarget(column, ticket, self)
             ticket.parcels.append(parcel)
             self._targets.put(topic, partition, parcel)
         for rejected in outcome.rejected:
+            if at is not None:
+                rejected.index = at[rejected.index]
             self.reject(ticket, rejected)
-        return outcome.unknown_topics
+        for name, indices in outcome.parked.items():
+            self.park(ticket, name, indices if at is None else [at[index] for index in indices])
+
+    def park(self, ticket: Ticket, name: str, indices: Sequence[int]) -> None:
+        """Records of a batch, in order, follow behind what is parked under a name."""
+        records = [ticket.batch.records[index] for index in indices]
+        stray = Stray(
+            records, lambda count: self.ended(ticket, count), lambda: self._deliver_after_all(ticket, indices)
+        )
+        parcel = self._parking.divert(ticket.batch.partition, name, stray)
+        if parcel is not None:
+            ticket.parcels.append(parcel)
+
+    def _deliver_after_all(self, ticket: Ticket, indices: Sequence[int]) -> None:
+        if self.is_under_way(ticket):
+            records = [ticket.batch.records[index] for index in indices]
+            outcome = self.plan(records, self._parking.diverted(ticket.batch.partition))
+            if outcome.unknown_topics:  # known once, forgotten since
+                diverted = self._parking.diverted(ticket.batch.partition)
+                unknown = frozenset(diverted.targets) | outcome.unknown_topics
+                outcome = self.plan(records, diverted._replace(targets=unknown))
+            self.write(ticket, outcome, indices)
 
     def abandon(self, batches: Iterable[StagedBatch]) -> None:
         """Take back what is not written yet of batches that belong to somebody else now."""
@@ -111,15 +145,25 @@ class Delivery:
         if self._own is not self._targets:
             self._own.withdraw(parcels)
 
-    def refused(self, ticket: _Ticket, column: Column, at: int, error: BaseException) -> None:
+    def reached(self, ticket: Ticket, column: Column, first: int, count: int) -> None:
+        """`count` records of a column, from the `first` on, are on their target."""
+        target = column.route.topic
+        self._meter.delivered(target, ticket.batch.records[column.sources[first]], count)
+        ticket.reached += count
+        self._parking.reached(target, count)
+        self.ended(ticket, count)
+
+    def refused(self, ticket: Ticket, column: Column, at: int, error: BaseException, retries: int) -> None:
         """The target will never take a record of ours: it is poison."""
         index, framed = column.sources[at], column.records[at][2]
         failure = Failure(classify(error), f"refused by the broker: {error}")
         wanted = is_dead_lettered(ticket.batch.records[index], column.route, self._router)
         rejected = Rejected(index, failure, column.route, dead_letter=wanted)
-        self.reject(ticket, rejected, [header for header in framed if is_framing_header(header[0])])
+        self.reject(ticket, rejected, [header for header in framed if is_framing_header(header[0])], retries)
 
-    def reject(self, ticket: _Ticket, rejected: Rejected, framed: staging.RawHeaders = ()) -> None:
+    def reject(
+        self, ticket: Ticket, rejected: Rejected, framed: staging.RawHeaders = (), retries: int = 0
+    ) -> None:
         """Dead-letter a record, or skip it with an audit record where its policy says so (D6)."""
         record, partition = ticket.batch.records[rejected.index], ticket.batch.partition
         now, route, own = self._clock.time(), rejected.route, self._topics
@@ -132,6 +176,7 @@ class Delivery:
                 framed,
                 target=target,
                 partition=partition,
+                retries=retries,
                 failed_at=now,
                 producer_id=self._producer_id,
             )
@@ -145,9 +190,9 @@ class Delivery:
                 at=now,
                 producer_id=self._producer_id,
             )
-        self.keep(_ToKept(kept, ticket, self, topic, like, rejected.failure))
+        self.keep(ToKept(kept, ticket, self, topic, like, rejected.failure))
 
-    def keep(self, parcel: _ToKept) -> None:
+    def keep(self, parcel: ToKept) -> None:
         """Write to a topic of our own, created with as many partitions as the topic it is `like` (Q1)."""
         topic, like, ticket = parcel.topic, parcel.like, parcel.ticket
         if self._under_way.get(ticket.batch) is not ticket:
@@ -162,7 +207,7 @@ class Delivery:
             self._specs.kept(topic, count), key_hash(key) if key else ticket.batch.partition, parcel
         )
 
-    def keep_later(self, parcel: _ToKept, error: BaseException) -> None:
+    def keep_later(self, parcel: ToKept, error: BaseException) -> None:
         """The same after a pause, for a topic that refused the parcel (Q4)."""
         if not self._put_off:  # one message and one timer, however many records wait
             log.error(
@@ -179,14 +224,14 @@ class Delivery:
         for parcel in parcels:
             self.keep(parcel)
 
-    def kept(self, parcel: _ToKept, offset: int) -> None:
+    def kept(self, parcel: ToKept, offset: int) -> None:
         """A parcel is on its topic. That of a dead letter is the record's end once the index knows it, too."""
         if not parcel.is_dead_letter:
             if parcel.topic == self._topics.audit:
-                self.meter.skipped(parcel.failure)
+                self._meter.skipped(parcel.failure)
             self.ended(parcel.ticket, 1)
             return
-        self.meter.dead_lettered(parcel.topic, parcel.failure)
+        self._meter.dead_lettered(parcel.topic, parcel.failure)
         key, value, headers = parcel.records[0]
         if offset < 0:
             log.warning(
@@ -202,95 +247,10 @@ class Delivery:
         version = route.definition.schema_version if route is not None else ""
         entry = index_entry(place, key, value, headers, failed_at=self._clock.time(), schema_version=version)
         index, staged = self._topics.dlq_index, self._topics.staging
-        self.keep(_ToKept(entry, parcel.ticket, self, index, staged, parcel.failure))
+        self.keep(ToKept(entry, parcel.ticket, self, index, staged, parcel.failure))
 
-    def ended(self, ticket: _Ticket, count: int) -> None:
+    def ended(self, ticket: Ticket, count: int) -> None:
         """`count` records of a batch reached their end, awaited."""
         ticket.left -= count
         if ticket.left == 0 and self._under_way.pop(ticket.batch, None) is not None:
             ticket.on_end()
-
-
-class _Ticket:
-    """A batch under way: how many of its records have not reached an end, and whom to tell when none is left."""
-
-    __slots__ = ("batch", "left", "on_end", "parcels")
-
-    def __init__(self, batch: StagedBatch, left: int, on_end: Callable[[], None]) -> None:
-        self.batch = batch
-        self.left = left
-        self.on_end = on_end
-        self.parcels: list[Parcel] = []
-
-
-class _ToTarget(Parcel):
-    """A column on its way to one partition of one target."""
-
-    __slots__ = ("_column", "_delivery", "_ticket")
-
-    def __init__(self, column: Column, ticket: _Ticket, delivery: Delivery) -> None:
-        super().__init__(column.records)
-        self._column = column
-        self._ticket = ticket
-        self._delivery = delivery
-
-    def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002 -- ends are counted
-        """On the target."""
-        record = self._ticket.batch.records[self._column.sources[first]]
-        self._delivery.meter.delivered(self._column.route.topic, record, count)
-        self._delivery.ended(self._ticket, count)
-
-    def refused(self, index: int, error: BaseException) -> None:
-        """It ends elsewhere."""
-        self._delivery.refused(self._ticket, self._column, index, error)
-
-    def given_up(self, first: int, count: int, error: BaseException) -> None:
-        """The worker lets go of it; not being committed, it will be delivered again."""
-
-
-class _ToKept(Parcel):
-    """A dead letter or an audit record on its way: the end of one staging record."""
-
-    __slots__ = ("_delivery", "_whole", "failure", "like", "ticket", "topic")
-
-    def __init__(
-        self,
-        record: OutRecord,
-        ticket: _Ticket,
-        delivery: Delivery,
-        topic: str,
-        like: str,
-        failure: Failure,
-        whole: OutRecord | None = None,
-    ) -> None:
-        super().__init__((record,))
-        self.topic = topic
-        self.like = like
-        self.ticket = ticket
-        self._delivery = delivery
-        self.failure = failure
-        self._whole = whole or record
-
-    def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002 -- one record
-        """It is kept."""
-        self._delivery.kept(self, offset)
-
-    def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002 -- one record
-        """Too large even for its dead-letter topic: keep everything but the payload (Q2). Else try again (Q4)."""
-        key, value, headers = self.records[0]
-        if value is not None and getattr(error, "errno", None) in _TOO_LARGE and self.is_dead_letter:
-            omitted = [(PAYLOAD_OMITTED, b"true"), (PAYLOAD_BYTES, str(len(value)).encode())]
-            self._delivery.keep(self._again((key, None, [*headers, *omitted])))
-        else:
-            self._delivery.keep_later(self._again(self._whole), error)
-
-    def given_up(self, first: int, count: int, error: BaseException) -> None:
-        """As for a target."""
-
-    @property
-    def is_dead_letter(self) -> bool:
-        """Whether it goes to a dead-letter topic."""
-        return self.topic.endswith(DLQ_SUFFIX)
-
-    def _again(self, record: OutRecord) -> _ToKept:
-        return _ToKept(record, self.ticket, self._delivery, self.topic, self.like, self.failure, self._whole)

@@ -24,11 +24,12 @@ def dead_letter(
     *,
     target: str,
     partition: int,
+    retries: int,
     failed_at: float,
     producer_id: str,
 ) -> OutRecord:
     """The dead letter of a record of a staging partition, on its way to `target`; `framed` are the CloudEvents
-    headers it had been given, if it came so far."""
+    headers it had been given, if it came so far; `retries`: how often it was sent again."""
     route = rejected.route
     headers = dead_letter_headers(
         record.headers,
@@ -37,7 +38,7 @@ def dead_letter(
         source_topic=target,
         staging_partition=partition,
         staging_offset=record.offset,
-        retry_count=0,
+        retry_count=retries,
         failed_at=failed_at,
         producer_id=producer_id,
         definition=_shown(record, staging.DEFINITION),

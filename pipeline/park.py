@@ -9,7 +9,7 @@ something of a name is parked from a staging partition, everything of that name 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from catalog import limits
 from pipeline.clock import rfc3339
-from pipeline.staging import RawHeader, RawHeaders
+from pipeline.staging import KNOWN_VERSIONS, RawHeader, RawHeaders
 
 __all__ = [
     "AT",
@@ -36,6 +36,7 @@ __all__ = [
     "definition_name",
     "diverted_by",
     "dump_checkpoint",
+    "is_known",
     "is_skew",
     "load_checkpoint",
     "park_headers",
@@ -77,6 +78,13 @@ def is_skew(name: str) -> bool:
     return ":" in name
 
 
+def is_known(name: str, definitions: Container[str]) -> bool:
+    """Whether the definition or staging version that events are parked under is known by now."""
+    if name.startswith(_DEFINITION):
+        return name.removeprefix(_DEFINITION) in definitions
+    return name.removeprefix(_VERSION).encode() in KNOWN_VERSIONS
+
+
 class Origin(NamedTuple):
     """Where a parked record came from, and what it is parked under."""
 
@@ -115,23 +123,28 @@ def unpark(headers: RawHeaders) -> tuple[RawHeaders, Origin] | None:
 
 class Diverted(NamedTuple):
     """What may not go its straight way from one staging partition: targets by topic, and definitions and
-    staging versions that this worker does not know, or knows while events of theirs are still parked."""
+    staging versions that are parked as unknown, also where this worker knows them by now.
+
+    `parks_unknown`: whether more that is unknown may be parked; else it is rejected.
+    """
 
     targets: Collection[str] = frozenset()
     definitions: Collection[bytes] = frozenset()
     versions: Collection[bytes] = frozenset()
+    parks_unknown: bool = False
 
 
 NOTHING_DIVERTED = Diverted()
 
 
-def diverted_by(names: Iterable[str]) -> Diverted:
+def diverted_by(names: Iterable[str], *, parks_unknown: bool) -> Diverted:
     """The same from the names things are parked under."""
     names = frozenset(names)
     return Diverted(
         frozenset(name for name in names if not is_skew(name)),
         frozenset(name.removeprefix(_DEFINITION).encode() for name in names if name.startswith(_DEFINITION)),
         frozenset(name.removeprefix(_VERSION).encode() for name in names if name.startswith(_VERSION)),
+        parks_unknown,
     )
 
 

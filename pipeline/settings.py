@@ -104,6 +104,20 @@ class Settings(BaseModel):
     )
     cb_min_requests: int = Field(10, ge=1, description="events in 60 s before a breaker may open")
     cb_timeout_s: Seconds = Field(30, description="how long a breaker stays open before it probes")
+    target_soft_timeout_s: Seconds = Field(
+        2,
+        description="an attempt to deliver that takes longer counts as failed, and what waits for it is parked",
+    )
+    park_max_bytes: int = Field(
+        1_073_741_824,
+        ge=1,
+        description="bytes of events that may be parked from one staging partition; then that partition waits",
+    )
+    unknown_definition: Literal["park", "dlq"] = Field(
+        "park",
+        description="an event of a definition or staging version the worker does not know: park it until a worker "
+        "comes that does, or dead-letter it",
+    )
     outbox_dir: str = Field(
         "",
         description="folder of the service's outbox; required where any policy may use it (not outbox=never)",

@@ -17,6 +17,7 @@ __all__ = [
     "CATALOG",
     "DEFINITION",
     "ID",
+    "KNOWN_VERSIONS",
     "LIMITS",
     "NAMES",
     "POLICY",
@@ -58,6 +59,8 @@ CATALOG = "stage-catalog"
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 VERSION_1 = b"1"
+KNOWN_VERSIONS = frozenset({VERSION_1})
+"""The staging versions that this worker can read."""
 NAMES = frozenset({VERSION, DEFINITION, ID, TIME, SOURCE, TENANT, SUBJECT, POLICY, CATALOG})
 """Every header of ours that a staging record may have."""
 

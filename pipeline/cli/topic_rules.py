@@ -46,13 +46,15 @@ class TopicProblem:
 
 
 def needed_topics(catalog: Catalog, own: OwnTopics, specs: TopicSpecs) -> list[Needed]:
-    """Staging, its dead letters, audit, those of redrives, then each target with its dead letters."""
+    """Staging, its dead letters, audit, those of redrives, what is parked, then each target with its dead letters."""
     needed = [
         Needed(specs.staging(own.staging), "BROKERS"),
         Needed(specs.kept(own.staging_dlq), "BROKERS", like=own.staging, must_match=True),
         Needed(specs.kept(own.audit), "BROKERS", like=own.staging),
         *(Needed(spec, "BROKERS", like=own.staging) for spec in (specs.dlq_index(own), specs.dlq_state(own))),
         Needed(specs.jobs(own), "BROKERS"),
+        Needed(specs.kept(own.parked), "BROKERS", like=own.staging, must_match=True),
+        Needed(specs.cursors(own.parked_cursors), "BROKERS", like=own.staging, must_match=True),
     ]
     for target in catalog.topics:
         needed.append(Needed(specs.target(target), "TARGET_BROKERS"))
@@ -102,7 +104,7 @@ def _count(
         yield TopicProblem(
             "partitions",
             f"has {state.partitions} partitions, {needed.like} has {model.partitions}, and a topic cannot shrink",
-            "deal with its dead letters, delete it, then run `faust -A pipeline topics create`",
+            "deal with what is on it, delete it, then run `faust -A pipeline topics create`",
         )
 
 

@@ -22,11 +22,13 @@ class Parcel:
     from the producer's loop, must not block and should not raise: what they raise is logged, and goes no further.
     """
 
-    __slots__ = ("deadline", "records", "taken")
+    __slots__ = ("deadline", "records", "retries", "taken")
 
     def __init__(self, records: Sequence[OutRecord], deadline: float | None = None) -> None:
         self.records = records
         self.deadline = deadline
+        self.retries = 0
+        """How often a batch with records of it had to be sent again."""
         self.taken = 0
         """How many of the records have been part of a batch that may have been sent."""
 

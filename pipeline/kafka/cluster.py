@@ -7,9 +7,12 @@ Must not know: what is written, or why.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+
+from aiokafka.errors import UnknownTopicOrPartitionError
 
 from pipeline.errors import StagerClosed
 from pipeline.kafka.encoding import OutRecord
@@ -111,6 +114,25 @@ class Cluster:
                 self.partitions[topic] = count
             elif found:
                 self.partitions.pop(topic, None)
+
+    async def know_again(self, spec: TopicSpec, timeout_s: float) -> int:
+        """The partition count as the cluster says it now, created where that is allowed.
+
+        Raises `TimeoutError`, `MissingTopics` or a `KafkaError` that says why it is not known.
+        """
+        with contextlib.suppress(UnknownTopicOrPartitionError):
+            await self.producer.probe(spec.name, timeout_s)
+        count = self.partitions[spec.name] = await self._keeper.partitions(spec, timeout_s=timeout_s)
+        return count
+
+    def evict(self, topic: str) -> list[Parcel]:
+        """Take everything for a topic out of its lanes, each lane's in order. What is being sent may still arrive."""
+        return [
+            parcel
+            for lane in self.producer.busy_lanes()
+            if lane.topic == topic
+            for parcel in self.producer.evict(lane)
+        ]
 
     def withdraw(self, parcels: set[Parcel]) -> None:
         """Take back what is not on its topic yet. What is being sent right now may still arrive."""

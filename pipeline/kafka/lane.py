@@ -42,6 +42,8 @@ class Lane:
         """How many attempts in a row have failed."""
         self.trouble: BaseException | None = None
         """Why the last attempt failed; None once one succeeds."""
+        self.progress = 0
+        """Changes with each batch that is resolved, however it ended."""
         self.waiting = 0
         """Records that have not ended: in the queue, to be sent again, in the unresolved batch."""
         self.deadline: float | None = None
@@ -98,8 +100,10 @@ class Lane:
         `in_doubt`: the batch may have been appended for all we know.
         """
         self.in_flight = False
-        if in_doubt and self.batch is not None:
-            self.batch.in_doubt = True
+        if self.batch is not None:
+            self.batch.in_doubt = self.batch.in_doubt or in_doubt
+            for parcel, _, _ in self.batch.spans:
+                parcel.retries += 1
         self.trouble = error
         self.retry_at = now + min(_FIRST_BACKOFF_S * 2.0 ** min(self.failures, 10), _LAST_BACKOFF_S)
         self.failures += 1
@@ -143,6 +147,7 @@ class Lane:
 
     def evict(self) -> list[Parcel]:
         """Take everything out, in order, telling nobody; `taken` says how much of a parcel may be on the topic."""
+        self.progress += 1
         return list(dict.fromkeys(parcel for parcel, _, _ in self._discard(lambda _: True)))
 
     def drop(self, parcels: set[Parcel]) -> None:
@@ -245,6 +250,7 @@ class Lane:
         assert batch is not None, "no batch is unresolved"
         self.batch = None
         self.in_flight = False
+        self.progress += 1
         self.waiting -= batch.count
         return batch
 

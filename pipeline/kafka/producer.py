@@ -23,7 +23,7 @@ from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from pipeline.kafka.encoding import Identity, Unencodable
 from pipeline.kafka.lane import Batch, Lane, Parcel
 from pipeline.kafka.node import Node
-from pipeline.kafka.request import Sent, carry, produce_request
+from pipeline.kafka.request import Sent, carry, empty_request, produce_request, refusal_of
 from pipeline.kafka.session import Session
 
 __all__ = ["Producer", "ProducerOptions"]
@@ -136,6 +136,10 @@ class Producer:
         """The lanes with records waiting whose last attempt failed."""
         return [lane for lane in self._busy if lane.trouble is not None and lane.waiting]
 
+    def busy_lanes(self) -> list[Lane]:
+        """The lanes with records that have not ended."""
+        return [lane for lane in self._busy if lane.waiting]
+
     async def connected(self) -> None:
         """Wait, without limit, until a broker of the cluster was reached. Raises `StagerClosed`."""
         await self._session.connected()
@@ -153,6 +157,18 @@ class Producer:
         Raises `TimeoutError` where none answers in time, else as `partitions` does.
         """
         await self._session.probe(topic, timeout_s)
+
+    async def check(self, topic: str, partition: int, timeout_s: float) -> None:
+        """Ask the leader of a partition whether it would take records of ours; nothing is written.
+
+        Raises `TimeoutError` where there is no answer in time, else the `KafkaError` that says why not.
+        """
+        async with asyncio.timeout(timeout_s):
+            await self._session.connected()
+            response = await self._session.send(
+                self._session.leader(topic, partition), empty_request(topic, partition)
+            )
+        refusal_of(response)
 
     def known_partitions(self) -> dict[str, int]:
         """The partition counts in the metadata at hand; empty while no broker was reached."""

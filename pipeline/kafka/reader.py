@@ -77,6 +77,11 @@ class Reader:
         end = await self._consumer.end_offsets(places)
         return {Place(*place): Bounds(first[place], end[place]) for place in places}
 
+    async def ends(self, places: Collection[Place]) -> dict[Place, int]:
+        """For each partition the offset behind its last record now."""
+        found = await self._consumer.end_offsets([TopicPartition(*place) for place in places])
+        return {Place(*place): end for place, end in found.items()}
+
     def read_from(self, offsets: Mapping[Place, int]) -> None:
         """Read these partitions, and only these, each from its offset on."""
         places = {TopicPartition(*place): offset for place, offset in offsets.items()}

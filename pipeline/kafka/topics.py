@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.structs import TopicPartition
 
 from catalog import OwnTopics
 from pipeline.errors import MissingTopics
@@ -27,6 +28,7 @@ __all__ = [
     "TopicSpecs",
     "TopicState",
     "create",
+    "delete_before",
     "describe",
     "missing",
     "partition_counts",
@@ -93,6 +95,11 @@ class TopicSpecs:
         """Jobs, on one partition: all workers see the same order."""
         return self.compacted(own.jobs, 1)
 
+    def cursors(self, name: str, partitions: int | None = None) -> TopicSpec:
+        """How far what is parked was drained: compacted soon, for it is written often."""
+        kept = self.compacted(name, partitions)
+        return replace(kept, config={**kept.config, "segment.ms": "3600000"})
+
 
 class TopicKeeper:
     """Answers how many partitions a topic has, and creates it on first need where that is allowed."""
@@ -155,6 +162,16 @@ async def describe(connection: Connection, names: Iterable[str]) -> dict[str, To
             raise for_code(code)(f"topic {name}: {message}")
         states[name] = TopicState(counts[name], int(entries[0][1]))
     return states
+
+
+async def delete_before(connection: Connection, topic: str, offsets: Mapping[int, int]) -> None:
+    """Delete from partitions of a topic what stands before an offset (DeleteRecords).
+
+    Raises a `KafkaError` where no broker answers, or one refuses.
+    """
+    places = {TopicPartition(topic, number): RecordsToDelete(offset) for number, offset in offsets.items()}
+    async with admin_client(connection) as admin:
+        await admin.delete_records(places)
 
 
 async def create(connection: Connection, specs: Iterable[TopicSpec], replication: int) -> None:

@@ -95,6 +95,10 @@ class Breakers:
         """The targets, as the catalog has them."""
         return iter(self._guarded)
 
+    def __contains__(self, target: object) -> bool:
+        """Whether it is a target of the catalog."""
+        return target in self._guarded
+
     def state(self, target: str) -> State:
         """The state of a target's breaker."""
         return self._of(target).state
@@ -107,9 +111,9 @@ class Breakers:
         """`count` events were acknowledged by the target."""
         self._of(target).breaker.succeeded(count, self.clock.monotonic())
 
-    def failed(self, target: str, count: int, reason: str) -> None:
-        """`count` events are overdue through the target's fault. What caused no harm to others is not reported."""
-        self._change(target, lambda breaker, now: breaker.failed(count, now, reason))
+    def failed(self, target: str, count: int, reason: str, *, overdue_s: float) -> None:
+        """`count` events are overdue through the target's fault, since `overdue_s` seconds."""
+        self._change(target, lambda breaker, now: breaker.failed(count, now, reason, begun=now - overdue_s))
 
     def trip(self, target: str, reason: str) -> None:
         """The target is known to be unusable: shut it at once."""

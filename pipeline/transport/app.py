@@ -6,7 +6,7 @@ Owns: Faust's configuration. Must not know: catalog, delivery, agents.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import faust
 from aiohttp.web import Application as WebApplication
@@ -21,8 +21,8 @@ from catalog import OwnTopics
 from pipeline.kafka.reading import read_any_header_name
 from pipeline.settings import Settings
 from pipeline.transport.consumer import Consumer
-from pipeline.transport.progress import Batch
 from pipeline.transport.recovery import Tables
+from pipeline.transport.tenant import Tenant
 from pipeline.transport.watchdog import end_process_after
 
 __all__ = ["App", "make_app"]
@@ -44,14 +44,13 @@ class _BareWeb(Web):
 class App(faust.App):
     """A Faust app whose staging topic arrives in batches.
 
-    `prepare` is awaited before anything of Faust connects; `on_abandoned` is told of batches whose partition
-    was lost before they ended.
+    `prepare` is awaited before anything of Faust connects; `tenant` is told what becomes of the partitions.
     """
 
     prepare: Callable[[], Awaitable[None]] | None = None
     batch_topics: frozenset[str] = frozenset()
     drain_timeout_s: float = 10.0
-    on_abandoned: Callable[[Sequence[Batch]], None] | None = None
+    tenant: Tenant = Tenant()
     serve: Callable[[WebApplication], None] | None = None
     """Puts our pages on the web server, before it starts."""
 
@@ -95,10 +94,7 @@ class App(faust.App):
         class _Consumer(Consumer):
             batch_topics = app.batch_topics
             drain_timeout_s = app.drain_timeout_s
-
-            def abandoned(self, batches: Sequence[Batch]) -> None:
-                if app.on_abandoned is not None:
-                    app.on_abandoned(batches)
+            tenant = app.tenant
 
         class _Transport(driver.Transport):
             Consumer = _Consumer

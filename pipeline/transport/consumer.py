@@ -21,6 +21,7 @@ from pipeline.plan import StagedRecord
 from pipeline.transport.mended import COMMIT_TIMEOUT_S, MendedConsumer
 from pipeline.transport.progress import Batch, Memory, Progress
 from pipeline.transport.readiness import Facts, PartitionFacts
+from pipeline.transport.tenant import Tenant
 from pipeline.transport.thread import Fetched
 
 __all__ = ["AHEAD", "UNFINISHED_BYTES", "Consumer"]
@@ -39,6 +40,7 @@ class Consumer(MendedConsumer):
 
     batch_topics: ClassVar[frozenset[str]] = frozenset()
     drain_timeout_s: ClassVar[float] = 10.0
+    tenant: Tenant = Tenant()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -100,9 +102,6 @@ class Consumer(MendedConsumer):
                 if progress.is_full:
                     self.on_buffer_full(tp)
                 self._room.set()
-
-    def abandoned(self, batches: Sequence[Batch]) -> None:
-        """Told of batches whose partition is lost before they ended, so that their writes can be taken back."""
 
     def facts(self) -> Facts:
         """How it stands now, for `readiness`. Does not block."""
@@ -258,11 +257,13 @@ class Consumer(MendedConsumer):
         """
         limit = _CRASHED_DRAIN_S if self._crashed.is_set() else self.drain_timeout_s
         started = time.monotonic()
+        self.tenant.settling()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 while any(progress.begun for progress in self.progress.values()):
                     self._batch_ended.clear()
                     await self._batch_ended.wait()
+                await self.tenant.settled()
         left = max(0.0, started + limit - time.monotonic())
         in_time = await self.within(left + COMMIT_TIMEOUT_S, super().wait_empty())
         if not (in_time and await self.commit_now()):
@@ -272,17 +273,19 @@ class Consumer(MendedConsumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Begin anew with every partition: all of them were revoked before."""
         self._let_go()
+        self.tenant.assigned({tp for tp in assigned if tp.topic in self.batch_topics})
         await super().on_partitions_assigned(assigned, generation_id)
 
     def _let_go(self) -> None:
         abandoned = [batch for progress in self.progress.values() for batch in progress.revoke()]
         self._buffered_partitions.difference_update(self.progress)
         self.progress.clear()
+        self.tenant.let_go()
         if abandoned:
             self.log.warning(
                 "%d batches did not end in time and will be delivered by the next owner", len(abandoned)
             )
-            self.abandoned(abandoned)
+            self.tenant.abandoned(abandoned)
 
 
 async def _wait_for(event: asyncio.Event, limit_s: float) -> None:

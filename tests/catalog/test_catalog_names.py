@@ -39,13 +39,23 @@ def test_own_topics() -> None:
         "ns.staging",
         "ns.staging.dlq",
         "ns.parked",
+        "ns.parked.cursors",
         "ns.dlq.index",
         "ns.dlq.state",
         "ns.jobs",
         "ns.audit",
     }
     assert expected == set(own.all)
-    named = {own.staging, own.staging_dlq, own.parked, own.dlq_index, own.dlq_state, own.jobs, own.audit}
+    named = {
+        own.staging,
+        own.staging_dlq,
+        own.parked,
+        own.parked_cursors,
+        own.dlq_index,
+        own.dlq_state,
+        own.jobs,
+        own.audit,
+    }
     assert expected == named
     assert own.group == "ns-pipeline"
 
@@ -87,7 +97,7 @@ def test_illegal_namespace(namespace: str) -> None:
 def test_legal_namespace(namespace: str) -> None:
     """With a legal namespace all names of ours are legal (N4)."""
     assert namespace_problem(namespace) is None
-    assert [topic_problem(topic) for topic in OwnTopics(namespace).all] == [None] * 7
+    assert [topic_problem(topic) for topic in OwnTopics(namespace).all] == [None] * 8
 
 
 def test_small_names() -> None:

@@ -138,6 +138,7 @@ def test_table() -> None:
 
 
 REDRIVE = ("dlq.index", "dlq.state", "jobs")
+PARKED = ("parked", "parked.cursors")
 
 
 def _problems(
@@ -151,7 +152,7 @@ def _problems(
 
 def _states(**partitions: int) -> dict[str, TopicState]:
     """Every topic of one definition, of three partitions or as many as is said, with room for any record."""
-    names = ("staging", "staging.dlq", "audit", *REDRIVE, "order.created", "order.created.dlq")
+    names = ("staging", "staging.dlq", "audit", *REDRIVE, *PARKED, "order.created", "order.created.dlq")
     return {f"ns.{name}": TopicState(partitions.get(name.replace(".", "_"), 3), ROOMY) for name in names}
 
 
@@ -164,7 +165,7 @@ def test_which_topics_are_needed_where() -> None:
         ("ns.staging", "BROKERS"),
         ("ns.staging.dlq", "BROKERS"),
         ("ns.audit", "BROKERS"),
-        *((f"ns.{name}", "BROKERS") for name in REDRIVE),
+        *((f"ns.{name}", "BROKERS") for name in (*REDRIVE, *PARKED)),
         ("orders", "TARGET_BROKERS"),
         ("orders.dlq", "BROKERS"),
     ]
@@ -173,8 +174,13 @@ def test_which_topics_are_needed_where() -> None:
 @pytest.mark.parametrize(
     ("partitions", "topic", "way_out"),
     [
-        ({"staging": 4, "staging_dlq": 4}, "ns.staging", "STREAMING_TOPIC_PARTITIONS=4"),
+        (
+            {"staging": 4, "staging_dlq": 4, "parked": 4, "parked_cursors": 4},
+            "ns.staging",
+            "STREAMING_TOPIC_PARTITIONS=4",
+        ),
         ({"staging_dlq": 4}, "ns.staging.dlq", "delete it"),
+        ({"parked": 2}, "ns.parked", "--topic ns.parked --partitions 3"),
         ({"order_created_dlq": 2}, "ns.order.created.dlq", "--topic ns.order.created.dlq --partitions 3"),
         ({"order_created": 7, "order_created_dlq": 8}, "ns.order.created.dlq", "delete it"),
     ],
@@ -197,7 +203,8 @@ def test_record_sizes() -> None:
     enough = {name: TopicState(3, least + 65_536) for name in _states()}
     assert not _problems(enough, {})
     tight = {name: TopicState(3, least) for name in enough}
-    roomier = {"ns.staging.dlq", "ns.audit", "ns.order.created.dlq", *(f"ns.{name}" for name in REDRIVE)}
+    more = (f"ns.{name}" for name in (*REDRIVE, *PARKED))
+    roomier = {"ns.staging.dlq", "ns.audit", "ns.order.created.dlq", *more}
     assert _problems(tight, {}).keys() == roomier
     small = {name: TopicState(3, least - 1) for name in enough}
     found = _problems(small, {})
@@ -216,6 +223,8 @@ def test_created_dead_letters_have_the_count_of_their_target() -> None:
         "ns.dlq.index": 5,
         "ns.dlq.state": 5,
         "ns.jobs": 1,
+        "ns.parked": 5,
+        "ns.parked.cursors": 5,
         "ns.order.created.dlq": 7,
     }
     counts = {name: spec.partitions for name, spec in specs_to_create(needed, {}).items()}
@@ -228,8 +237,8 @@ def test_reports_on_topics() -> None:
     specs = specs_to_create(needed, {})
     partly = create_report(needed, specs, ["ns.audit"], ["ns.audit: no"])
     assert not partly.done
-    assert partly.text.endswith("ns.audit: no\n7 created, 0 existed already, 1 missing")
+    assert partly.text.endswith("ns.audit: no\n9 created, 0 existed already, 1 missing")
     assert ["ns.audit", "3", "missing"] in map(str.split, partly.text.splitlines())
     assert create_report(needed, {}, [], []).done
     well = check_report(needed, _states(), OWN.staging, 3)
-    assert (well.done, well.text.splitlines()[-1]) == (True, "8 topics, 0 of them not as they must be")
+    assert (well.done, well.text.splitlines()[-1]) == (True, "10 topics, 0 of them not as they must be")

@@ -38,8 +38,8 @@ def test_create_then_check(kafka: Brokers, namespace: str, tmp_path: Path) -> No
 
     before = run("topics", "check", "--json", **settings)
     assert (before.status, before.document["ok"]) == (1, False)
-    redrive = {"dlq.index", "dlq.state", "jobs"}
-    missing = {"staging", "staging.dlq", "audit", *redrive, "order.new", "order.new.dlq", "order.old.dlq"}
+    others = {"dlq.index", "dlq.state", "jobs", "parked", "parked.cursors"}
+    missing = {"staging", "staging.dlq", "audit", *others, "order.new", "order.new.dlq", "order.old.dlq"}
     problems = _problems(before)
     assert {name for name, found in problems.items() if found[0][0] == "missing"} == missing
     assert "topics create" in problems["staging"][0][1]
@@ -58,6 +58,8 @@ def test_create_then_check(kafka: Brokers, namespace: str, tmp_path: Path) -> No
         "dlq.index": 3,
         "dlq.state": 3,
         "jobs": 1,
+        "parked": 3,
+        "parked.cursors": 3,
         "order.new": 3,
         "order.new.dlq": 3,
         "order.old": 2,
@@ -68,9 +70,9 @@ def test_create_then_check(kafka: Brokers, namespace: str, tmp_path: Path) -> No
         Call(("topics", "create"), settings),
         Call(("topics", "check"), settings | {"TOPIC_PARTITIONS": "6"}),
     )
-    assert (again.status, again.out) == (0, "0 created, 12 existed already, 0 missing\n")
+    assert (again.status, again.out) == (0, "0 created, 14 existed already, 0 missing\n")
     assert check.status == 1
-    assert check.out.endswith("\n12 topics, 3 of them not as they must be\n")
+    assert check.out.endswith("\n14 topics, 3 of them not as they must be\n")
     _, count, message, way_out = check.row(f"{namespace}.staging")
     assert (count, "STREAMING_TOPIC_PARTITIONS says 6" in message) == ("3", True)
     assert "set STREAMING_TOPIC_PARTITIONS=3" in way_out
@@ -92,7 +94,7 @@ def test_refusals(kafka: Brokers, namespace: str, tmp_path: Path) -> None:
         Call(("topics", "check", "--json"), settings | {"TARGET_BROKERS": "127.0.0.1:1"}),
     )
     assert (refused.status, refused.document["ok"], refused.document["created"]) == (1, False, [])
-    assert len(refused.document["missing"]) == len(refused.document["refused"]) == 6 + 2 * 21
+    assert len(refused.document["missing"]) == len(refused.document["refused"]) == 8 + 2 * 21
     assert all("InvalidReplicationFactor" in reason for reason in refused.document["refused"])
     assert (nobody.status, nobody.out) == (1, "")
     assert "STREAMING_TARGET_BROKERS (127.0.0.1:1)" in nobody.err

@@ -21,7 +21,7 @@ def test_one_sick_target_shuts_no_other() -> None:
     """B1: one breaker per target; the other one's events do not count."""
     some = breakers(SteppingClock())
     some.succeeded("b", 1_000)
-    some.failed("a", 10, "overdue")
+    some.failed("a", 10, "overdue", overdue_s=2)
     assert some.shut == {"a"}
     assert (some.state("a"), some.state("b")) == (State.OPEN, State.CLOSED)
     assert some.reason("a") == "overdue"

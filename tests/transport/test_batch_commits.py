@@ -120,13 +120,15 @@ async def test_a_stop_lets_begun_batches_end(kafka: Brokers, namespace: str, tmp
     }
 
 
-async def test_a_stop_does_not_wait_forever(kafka: Brokers, namespace: str, tmp_path: Path) -> None:
+async def test_a_stop_does_not_wait_forever(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """T5: what does not end within DRAIN_TIMEOUT_S is let go of, its writer is told, and it is not committed."""
     create_topic(kafka.bootstrap, f"{namespace}.staging", 1)
     produce(kafka.bootstrap, f"{namespace}.staging", records(1_200))
     worker = Worker(kafka.bootstrap, namespace, tmp_path, drain_timeout_s=0.3)
     abandoned: list[Batch] = []
-    worker.app.on_abandoned = abandoned.extend
+    monkeypatch.setattr(worker.app.tenant, "abandoned", abandoned.extend)
     await worker.start()
     await until(lambda: len(worker.offsets) == 1_200)
     first, second, *_ = worker.open

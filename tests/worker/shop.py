@@ -138,7 +138,11 @@ def running_shop(bootstrap: str) -> Iterator[Shop]:
     create_topic(bootstrap, f"{namespace}.payout.sent", 2)
     create_topic(bootstrap, f"{namespace}.fax.sent.dlq", 1, {"max.message.bytes": "3000"})
     create_topic(bootstrap, f"{namespace}.parcel.lost.dlq", 1, {"max.message.bytes": "200"})
-    env = {"STREAMING_EVENT_POLICIES": "payout.sent.enabled=false", "STREAMING_TYPE_PREFIX": "com.shop"}
+    env = {
+        "STREAMING_EVENT_POLICIES": "payout.sent.enabled=false",
+        "STREAMING_TYPE_PREFIX": "com.shop",
+        "STREAMING_UNKNOWN_DEFINITION": "dlq",
+    }
     worker = WorkerProcess(bootstrap, namespace, catalog=CATALOG, env=env)
     found = Shop(bootstrap, namespace, worker)
     places = found.stage(EARLY)
