@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 PYTEST ?= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-long simulate lint env lock env-reference wheel clean
+.PHONY: help demo up down test test-long bench bench-check bench-scale simulate lint env lock env-reference wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,15 @@ test-long: env ## the long versions of the tests; minutes to hours
 simulate: env ## 10,000 seeds of the simulation, on two cores; SEED=7 runs that one again, LOG=info says what it does
 	@if [ -n "$(SEED)" ]; then $(BIN)/python -m tests.simulation $(SEED) $(if $(LOG),--log $(LOG)); \
 	else seq 0 250 9750 | xargs -P 2 -I FIRST $(BIN)/python -m tests.simulation FIRST 250; fi
+
+bench: env ## what it costs beside what people would use instead; some 12 minutes of a quiet machine
+	$(BIN)/python -m benchmarks run
+
+bench-check: env ## a short benchmark, in CI: fails where a ratio is worse than the baseline by a quarter
+	$(BIN)/python -m benchmarks check
+
+bench-scale: env ## how the cost of an event grows with tenants, definitions, partitions, ...; half an hour
+	$(BIN)/python -m benchmarks scale
 
 lint: env ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

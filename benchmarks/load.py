@@ -1,141 +1,126 @@
-"""The load every benchmark moves: which records are staged, and where each of them has to arrive.
+"""The load every benchmark moves: flights as events of `catalog.examples.flights`, about 300 bytes of JSON each.
 
-Owns the definitions, tenants, staged headers and values, and the CloudEvents framing. Knows nothing of
-consumers, Faust, processes or clocks: the same arguments always give the same bytes.
+Owns: what event number N is, and its staging record. Pure: the same number is always the same bytes. Must not
+know: clients, processes, clocks.
+
+Every event has a tenant and no subject, so on its target it has `content-type` and ten CloudEvents headers.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
+from catalog.examples.flights import DEFINITIONS
+from catalog.registry import Catalog
+
+__all__ = [
+    "CALLERS",
+    "PARTITIONS",
+    "SOURCE",
+    "TENANTS",
+    "Event",
+    "catalog",
+    "event",
+    "id_of",
+    "number_of",
+    "staging_headers",
+    "tenant_of",
+]
+
 PARTITIONS = 6
-TENANTS = 1_000
-TOPICS = tuple(f"bench.target-{number}" for number in range(5))
-
-Headers = Sequence[tuple[str, bytes]]
-
-
-class Target(NamedTuple):
-    """What is constant for a definition: its topic and the CloudEvents headers that never change."""
-
-    topic: str
-    headers: tuple[tuple[str, bytes], ...]
+CALLERS = 64
+TENANTS = 1_024
+"""A multiple of CALLERS: where caller N stages the numbers N, N + 64, ... each tenant has one caller, and an order."""
+SOURCE = "/bench"
+_SHAPES = 256
+_KEYS = ("flight.departed", "flight.arrived") * 9 + ("flight.cancelled", "flight.diverted")
+_TIME = b"2013-01-01T10:17:00.000000Z"
 
 
-class Framed(NamedTuple):
-    """A record ready to be sent, but for its partition."""
-
-    topic: str
-    tenant: bytes
-    headers: list[tuple[str, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A record of the staging topic: `number` counts from 0 and is also in the value."""
+class Event(NamedTuple):
+    """One event: its number, definition, tenant, id and payload."""
 
     number: int
-    definition: bytes
-    tenant: bytes
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...]
+    definition: str
+    tenant: str
+    id: str
+    payload: bytes
 
 
-def _target(resource: str, event: str, topic: str) -> Target:
-    return Target(
-        topic,
-        (
-            ("content-type", b"application/json"),
-            ("ce_specversion", b"1.0"),
-            ("ce_type", f"bench.{resource}.{event}".encode()),
-            ("ce_schemaversion", b"1.0.0"),
-            ("ce_resourcetype", resource.encode()),
-            ("ce_eventtype", event.encode()),
-        ),
-    )
+def event(number: int) -> Event:
+    """Event number `number`; every id is unique, every payload is what its definition says."""
+    key, body = _shapes()[number % _SHAPES]
+    return Event(number, key, tenant_of(number), id_of(number), body % (number % 9_999 + 1))
 
 
-TARGETS: dict[bytes, Target] = {
-    f"account{number // 5}.changed{number % 5}".encode(): _target(
-        f"account{number // 5}", f"changed{number % 5}", TOPICS[number % 5]
-    )
-    for number in range(20)
-}
+def tenant_of(number: int, tenants: int = TENANTS) -> str:
+    """Whose the event is."""
+    return f"carrier-{number % tenants:06d}"
 
 
-def staged_records(count: int, seed: int = 7) -> Iterator[Staged]:
-    """`count` staged records: 300 bytes of JSON, eight headers; tenants and definitions drawn evenly."""
-    draw = random.Random(seed)
-    definitions = list(TARGETS)
-    for number in range(count):
-        tenant = f"tenant-{draw.randrange(TENANTS):05d}".encode()
-        definition = draw.choice(definitions)
-        value = {
-            "number": number,
-            "order": f"{draw.getrandbits(64):016x}",
-            "amount": draw.randrange(1_000_000),
-            "currency": draw.choice(("EUR", "USD", "CHF")),
-            "customer": {
-                "id": draw.randrange(1_000_000),
-                "name": f"Customer {draw.randrange(10_000)}",
-                "segment": draw.choice(("gold", "silver", "none")),
-            },
-            "note": f"{draw.getrandbits(256):064x}",
-            "at": "2025-01-01T00:00:00Z",
-        }
-        headers = (
-            ("stage-version", b"1"),
-            ("stage-definition", definition),
-            (
-                "stage-id",
-                f"0190{draw.getrandbits(16):04x}-{number % 65_536:04x}-7000-8000-{number:012x}".encode(),
-            ),
-            ("stage-time", f"2025-01-01T00:00:{number % 60:02d}.{number % 1_000_000:06d}Z".encode()),
-            ("stage-source", b"/bench/orders"),
-            ("stage-tenant", tenant),
-            ("stage-subject", f"order-{draw.getrandbits(48):012x}".encode()),
-            ("stage-catalog", b"5f2c9a7be01d4c33"),
-        )
-        yield Staged(number, definition, tenant, json.dumps(value).encode(), headers)
+def id_of(number: int) -> str:
+    """The event's id, as long as a UUID."""
+    return f"01942a7e-5a00-7000-8000-{number:012d}"
 
 
-def frame(headers: Headers) -> Framed:
-    """The ten CloudEvents headers that every event has, from the headers of a staged record (T2)."""
-    staged = dict(headers)
-    target = TARGETS[staged["stage-definition"]]
-    tenant = staged["stage-tenant"]
-    return Framed(
-        target.topic,
-        tenant,
-        [
-            ("ce_id", staged["stage-id"]),
-            ("ce_source", staged["stage-source"]),
-            ("ce_time", staged["stage-time"]),
-            ("ce_partitionkey", tenant),
-            *target.headers,
-        ],
-    )
+def number_of(id_: bytes) -> int:
+    """The number of the event with this id."""
+    return int(id_[-12:])
 
 
-def frame_in_full(headers: Headers) -> Framed:
-    """As `frame`, with the two optional headers of an event that has a tenant and a subject: twelve (T2)."""
-    staged = dict(headers)
-    target = TARGETS[staged["stage-definition"]]
-    tenant = staged["stage-tenant"]
-    return Framed(
-        target.topic,
-        tenant,
-        [
-            ("ce_id", staged["stage-id"]),
-            ("ce_source", staged["stage-source"]),
-            ("ce_time", staged["stage-time"]),
-            ("ce_partitionkey", tenant),
-            ("ce_subject", staged["stage-subject"]),
-            ("ce_tenantid", tenant),
-            *target.headers,
-        ],
-    )
+def staging_headers(one: Event, fingerprint: str) -> list[tuple[str, bytes]]:
+    """The headers of an event's staging record (S10), as our own stager writes them."""
+    return [
+        ("stage-version", b"1"),
+        ("stage-source", SOURCE.encode()),
+        ("stage-catalog", fingerprint.encode()),
+        ("stage-definition", one.definition.encode()),
+        ("stage-id", one.id.encode()),
+        ("stage-time", _TIME),
+        ("stage-tenant", one.tenant.encode()),
+    ]
+
+
+@cache
+def catalog(namespace: str) -> Catalog:
+    """The catalog of flights in a namespace."""
+    return Catalog(DEFINITIONS, namespace=namespace)
+
+
+@cache
+def _shapes() -> list[tuple[str, bytes]]:
+    draw = random.Random(7)
+    return [_shape(_KEYS[shape % len(_KEYS)], draw) for shape in range(_SHAPES)]
+
+
+def _shape(key: str, draw: random.Random) -> tuple[str, bytes]:
+    """A definition, and a payload with a place for the number of the flight."""
+
+    def moment() -> str:
+        day = f"2013-{draw.randint(1, 12):02}-{draw.randint(1, 28):02}"
+        return f"{day}T{draw.randint(0, 23):02}:{draw.randint(0, 59):02}:00Z"
+
+    flight = {
+        "carrier": draw.choice(("UA", "B6", "EV", "DL", "AA")),
+        "flight_number": "NUMBER",
+        "tail_number": f"N{draw.randint(10_000, 99_999)}",
+        "origin": draw.choice(("EWR", "JFK", "LGA")),
+        "destination": draw.choice(("IAH", "MIA", "ATL", "ORD", "LAX")),
+        "distance_mi": draw.randint(80, 4_983),
+        "scheduled_departure": moment(),
+        "scheduled_arrival": moment(),
+    }
+    more: dict[str, dict[str, object]] = {
+        "flight.departed": {"departure": moment(), "departure_delay_min": draw.randint(-20, 300)},
+        "flight.arrived": {
+            "arrival": moment(),
+            "arrival_delay_min": draw.randint(-40, 300),
+            "air_time_min": draw.randint(20, 600),
+        },
+        "flight.cancelled": {},
+        "flight.diverted": {"late_arrival": None},
+    }
+    return key, json.dumps(flight | more[key]).replace('"NUMBER"', "%d").encode()
