@@ -21,7 +21,7 @@ __all__ = ["CALM", "FAULTS", "Fault"]
 
 Fault = Callable[["World"], Awaitable[None]]
 
-_SINKS = (*TARGETS, *(f"{target}.dlq" for target in TARGETS), "sim.audit")
+_SINKS = (*TARGETS, *(f"{target}.dlq" for target in TARGETS), "sim.audit", "sim.parked", "sim.parked.cursors")
 
 
 async def requests_get_lost(world: World) -> None:

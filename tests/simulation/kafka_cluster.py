@@ -17,21 +17,13 @@ from tests.simulation.kafka_log import Log, Record, Topic
 __all__ = ["VERSIONS", "Cluster", "Node"]
 
 _PRODUCE, _FETCH, _LIST_OFFSETS, _METADATA, _COMMIT, _COMMITTED = 0, 1, 2, 3, 8, 9
-_COORDINATOR, _JOIN, _HEARTBEAT, _LEAVE, _SYNC, _CREATE, _PRODUCER_ID, _CONFIGS = (
-    10,
-    11,
-    12,
-    13,
-    14,
-    19,
-    22,
-    32,
-)
+_COORDINATOR, _JOIN, _HEARTBEAT, _LEAVE, _SYNC = 10, 11, 12, 13, 14
+_CREATE, _DELETE_RECORDS, _PRODUCER_ID, _CONFIGS = 19, 21, 22, 32
 VERSIONS = {
     key: (version, version)
     for key, version in {
         _PRODUCE: 7, _FETCH: 4, _LIST_OFFSETS: 2, _METADATA: 5, _COMMIT: 3, _COMMITTED: 3, _COORDINATOR: 1,
-        _JOIN: 2, _HEARTBEAT: 1, _LEAVE: 1, _SYNC: 1, _CREATE: 2, _PRODUCER_ID: 0, _CONFIGS: 0,
+        _JOIN: 2, _HEARTBEAT: 1, _LEAVE: 1, _SYNC: 1, _CREATE: 2, _DELETE_RECORDS: 1, _PRODUCER_ID: 0, _CONFIGS: 0,
     }.items()
 }  # fmt: skip
 """Of each request the one version that is spoken."""
@@ -86,6 +78,7 @@ class Cluster:
             _METADATA: self._metadata,
             _COORDINATOR: self._find_coordinator,
             _CREATE: self._create_topics,
+            _DELETE_RECORDS: self._delete_records,
             _PRODUCER_ID: self._init_producer_id,
             _CONFIGS: self._describe_configs,
             _COMMIT: self._of_group(self._group.commit),
@@ -189,7 +182,7 @@ class Cluster:
         log = self._log(topic, partition)
         if log is None or log.leader != node.node_id:
             return (partition, _UNKNOWN_TOPIC if log is None else _NOT_LEADER, -1, -1, [], b"")
-        if offset > log.end:
+        if not log.start <= offset <= log.end:
             return (partition, _OUT_OF_RANGE, -1, -1, [], b"")
         return (partition, 0, log.end, log.end, [], log.read(offset, limit))
 
@@ -201,7 +194,7 @@ class Cluster:
                 if log is None or log.leader != node.node_id:
                     answers.append((topic, (partition, _NOT_LEADER, -1, -1)))
                 else:
-                    answers.append((topic, (partition, 0, -1, log.end if timestamp == -1 else 0)))
+                    answers.append((topic, (partition, 0, -1, log.end if timestamp == -1 else log.start)))
         respond(0, _by_topic(answers))
 
     def _metadata(self, _: Node, request: Any, respond: Respond) -> None:
@@ -265,6 +258,20 @@ class Cluster:
                 self.create(name, partitions, limit)
                 errors.append((name, 0, None))
         respond(0, errors)
+
+    def _delete_records(self, node: Node, request: Any, respond: Respond) -> None:
+        answers = []
+        for topic, partitions in request.topics:
+            for partition, offset in partitions:
+                log = self._log(topic, partition)
+                if log is None or log.leader != node.node_id:
+                    answers.append((topic, (partition, -1, _NOT_LEADER)))
+                elif offset > log.end:
+                    answers.append((topic, (partition, -1, _OUT_OF_RANGE)))
+                else:
+                    log.start = max(log.start, offset)
+                    answers.append((topic, (partition, log.start, 0)))
+        respond(0, _by_topic(answers))
 
     def _init_producer_id(self, _: Node, request: Any, respond: Respond) -> None:  # noqa: ARG002
         self._producer_ids += 1

@@ -51,6 +51,8 @@ class Log:
     def __init__(self, topic: str, partition: int, on_append: Callable[[Log, list[Record]], None]) -> None:
         self.topic = topic
         self.partition = partition
+        self.start = 0
+        """What is before was deleted."""
         self.end = 0
         """The offset of the next record."""
         self.leader = 0

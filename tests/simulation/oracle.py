@@ -37,6 +37,7 @@ class Oracle:
         own = OwnTopics(namespace)
         self.staging = own.staging
         self._audit = own.audit
+        self._parked = own.parked
         self._on_violation = on_violation
         self.events: dict[str, Event] = {}
         """What was, or may be, staged, by id."""
@@ -47,6 +48,8 @@ class Oracle:
         self._places: dict[str, list[tuple[int, int]]] = {}
         self._at: dict[tuple[int, int], str] = {}
         self._ended: set[tuple[int, int]] = set()
+        self._kept: set[tuple[int, int]] = set()
+        """What is parked, or was: it may be committed, and must end all the same."""
         self._delivered: set[str] = set()
         self._last: dict[tuple[str, bytes | None], tuple[int, int]] = {}
         self._verified: dict[int, int] = {}
@@ -72,6 +75,8 @@ class Oracle:
             elif log.topic == self._audit:
                 entry = json.loads(record.value or b"{}")
                 self._end(log.topic, entry["partition"], entry["offset"])
+            elif log.topic == self._parked:
+                self._kept.add((int(headers["park-staging-partition"]), int(headers["park-staging-offset"])))
             elif log.topic.endswith(".dlq"):
                 place = int(headers["dlq-staging-partition"]), int(headers["dlq-staging-offset"])
                 self._end(log.topic, *place)
@@ -84,7 +89,11 @@ class Oracle:
         if topic != self.staging:
             return
         for at in range(self._verified.get(partition, 0), offset):
-            if (partition, at) in self._at and (partition, at) not in self._ended:
+            if (
+                (partition, at) in self._at
+                and (partition, at) not in self._ended
+                and (partition, at) not in self._kept
+            ):
                 self._broken(
                     f"T6: {self._at[partition, at]} at {partition}/{at} is committed and not finished"
                 )
