@@ -59,7 +59,7 @@ class KafkaStager(Stager):
         if self._loop is not None:
             return
         settings = self._settings
-        catalog = self._given_catalog or load_catalog(settings)
+        catalog = self._given_catalog if self._given_catalog is not None else load_catalog(settings)
         if not settings.outbox_dir:
             check_no_outbox_is_needed(catalog)
         self._checker = EventChecker(catalog, settings, self._clock)

@@ -1,6 +1,6 @@
 """A producer that cannot hang: idempotent, acks=all, one unresolved batch per partition, every wait bounded.
 
-Owns: what each lane waits for, the tasks that send requests, the end of everything within a given time.
+Owns: what each lane waits for, what goes into the next request, the end of everything within a given time.
 Must not know: events, stagers, the worker. Order within a partition is the lane's (`pipeline.kafka.lane`).
 
 It talks to brokers through aiokafka's client (`pipeline.kafka.session`) but not through its producer, which
@@ -19,11 +19,12 @@ from aiokafka import errors as kafka_errors
 from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import StagerClosed
 from pipeline.kafka.agenda import Agenda
-from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
+from pipeline.kafka.connection import Connection
 from pipeline.kafka.encoding import Identity, Unencodable
+from pipeline.kafka.exchange import Exchange
 from pipeline.kafka.lane import Batch, Lane, Parcel
 from pipeline.kafka.node import Node
-from pipeline.kafka.request import Sent, carry, empty_request, produce_request, refusal_of
+from pipeline.kafka.request import empty_request, refusal_of
 from pipeline.kafka.session import Session
 
 __all__ = ["Producer", "ProducerOptions"]
@@ -59,7 +60,7 @@ class Producer:
         """Wait for a connection or a producer id."""
         self._agenda: Agenda[Lane] = Agenda()
         self._nodes: dict[int, Node] = {}
-        self._requests: set[asyncio.Task[None]] = set()
+        self._exchange = Exchange(self._session, clock, self._look_at)
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -86,11 +87,10 @@ class Producer:
                     self._idle.clear()
                     self._look_at(*self._busy)
                     await self._idle.wait()
-        tasks = [task for task in (self._task, *self._requests) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=1.0)
+        await self._exchange.stop(1.0)
         if self._timer is not None:
             self._timer.cancel()
         for lane in list(self._busy):
@@ -250,10 +250,7 @@ class Producer:
     def _send(self, node: Node, now: float) -> None:
         batches = node.take(self._prepare, now)
         if batches:
-            node.in_flight += 1
-            task = asyncio.create_task(self._request(node, batches))
-            self._requests.add(task)
-            task.add_done_callback(self._request_ended)
+            self._exchange.begin(node, batches)
 
     def _prepare(self, lane: Lane) -> Batch | None:
         identity = self._identity_of(lane)
@@ -268,60 +265,6 @@ class Producer:
             lane.refused(error)
             self._look_at(lane)
             return None
-
-    async def _request(self, node: Node, batches: Sent) -> None:
-        """One ProduceRequest, and its answer carried back to the lanes."""
-        unanswered = dict(batches)
-        request = produce_request(batches.values(), REQUEST_TIMEOUT_S)
-        failure: BaseException = kafka_errors.KafkaConnectionError("the request ended without an answer")
-        in_doubt = True
-        try:
-            response = await self._session.send(node.node_id, request)
-            for topic, partitions in response.topics:
-                for partition, code, offset, *_ in partitions:
-                    lane, batch = unanswered.pop((topic, partition))
-                    if lane.batch is batch:  # else it was given up meanwhile
-                        self._answered(lane, batch, code, offset)
-        except asyncio.CancelledError:
-            unanswered.clear()  # the producer ends, and with it every lane
-            raise
-        except kafka_errors.NodeNotReadyError as error:  # there was no connection to write to
-            failure, in_doubt = error, False
-        except kafka_errors.KafkaError as error:
-            failure = error
-        except (OSError, TimeoutError) as error:
-            failure = kafka_errors.KafkaConnectionError(str(error))
-        finally:
-            node.in_flight -= 1
-            self._fail(
-                [lane for lane, batch in unanswered.values() if lane.batch is batch], failure, in_doubt
-            )
-            self._look_at(*(lane for lane, _ in batches.values()))
-
-    def _fail(self, lanes: list[Lane], failure: BaseException, in_doubt: bool) -> None:
-        if not lanes:
-            return
-        if not self._closed and not all(lane.trouble for lane in lanes):
-            log.warning("a produce request failed, its batches will be sent again: %r", failure)
-        for lane in lanes:
-            lane.failed(failure, self._clock.monotonic(), in_doubt=in_doubt)
-        self._session.refresh()
-
-    def _request_ended(self, task: asyncio.Task[None]) -> None:
-        self._requests.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.error(
-                "a produce request failed in an unknown way, its batches will be sent again", exc_info=error
-            )
-
-    def _answered(self, lane: Lane, batch: Batch, code: int, offset: int) -> None:
-        before = lane.trouble
-        error = carry(lane, code, offset, self._clock.monotonic())
-        if error is not None:
-            self._session.refresh()
-            if type(error) is not type(before):
-                log.warning("a broker did not take %d records: %r", batch.count, error)
 
     def _set_timer(self, at: float | None, now: float) -> None:
         if self._timer is not None:

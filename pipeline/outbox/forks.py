@@ -90,10 +90,14 @@ def _after_fork() -> None:
 
 
 def _has_threads() -> bool:
-    """Whether RocksDB has threads in this process; where the system does not tell, they have had their moment."""
+    """Whether RocksDB has threads in this process; never where the system does not tell."""
+    return _THREADS.is_dir() and any(map(_is_of_rocksdb, _THREADS.iterdir()))
+
+
+def _is_of_rocksdb(thread: Path) -> bool:
     try:
-        return any((thread / "comm").read_text().startswith("rocksdb:") for thread in _THREADS.iterdir())
-    except OSError:
+        return (thread / "comm").read_text().startswith("rocksdb:")
+    except OSError:  # it has just ended
         return False
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from rocksdict import AccessType, Rdict
 
 from pipeline.outbox.errors import OutboxUnavailable
+from pipeline.outbox.files import ASIDE, DATABASE, ROW, aside_of, options, scan, stored_of
 from pipeline.outbox.slots import Slot, slot_folders
-from pipeline.outbox.store import DATABASE, aside_of, options, scan, stored_of
 
 __all__ = ["Found", "is_held", "rows_in", "slots_in"]
 
@@ -57,9 +57,9 @@ def rows_in(folder: Path) -> Iterator[Found]:
         except Exception as error:
             raise OutboxUnavailable(str(folder), f"it cannot be read ({error})") from error
         try:
-            for sequence, value in scan(database, b"r"):
+            for sequence, value in scan(database, ROW):
                 yield Found(*stored_of(sequence, value), None)
-            for sequence, value in scan(database, b"x"):
+            for sequence, value in scan(database, ASIDE):
                 yield Found(*aside_of(sequence, value))
         finally:
             database.close()

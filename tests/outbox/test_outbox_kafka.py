@@ -145,9 +145,11 @@ def rows_folders(folder: Path) -> list[Path]:
     return list(folder.glob("*/rows"))
 
 
-def staged_by_a_killed_service(bootstrap: str, namespace: str, folder: Path) -> defaultdict[str, list[int]]:
-    """What a service of its own staged, by key, before it was killed."""
-    arguments = [bootstrap, namespace, str(folder), "300"]
+def staged_by_a_killed_service(
+    bootstrap: str, namespace: str, folder: Path, each: int = 300
+) -> defaultdict[str, list[int]]:
+    """What a service of its own staged, `each` events of 20 keys, before it was killed."""
+    arguments = [bootstrap, namespace, str(folder), str(each)]
     process = subprocess.Popen([sys.executable, "-c", _EARLY, *arguments], stdout=subprocess.PIPE, text=True)
     given: defaultdict[str, list[int]] = defaultdict(list)
     assert process.stdout is not None
@@ -162,14 +164,17 @@ def staged_by_a_killed_service(bootstrap: str, namespace: str, folder: Path) -> 
     return given
 
 
+@pytest.mark.parametrize("each", [300, pytest.param(2_500, marks=pytest.mark.long)])
 async def test_staged_while_no_broker_exists_killed_restarted_and_delivered(
-    own_kafka: Cluster, namespace: str, tmp_path: Path
+    own_kafka: Cluster, namespace: str, tmp_path: Path, each: int
 ) -> None:
     """S2, S9: events staged with no broker at all survive kill -9 of the service, and go out in order, before
     new ones of their keys, once a broker is there."""
     await asyncio.to_thread(own_kafka.nodes[0].kill)
-    given = await asyncio.to_thread(staged_by_a_killed_service, own_kafka.bootstrap, namespace, tmp_path)
-    assert sum(map(len, given.values())) == 6_000  # more than the relay has under way at a time
+    given = await asyncio.to_thread(
+        staged_by_a_killed_service, own_kafka.bootstrap, namespace, tmp_path, each
+    )
+    assert sum(map(len, given.values())) == 20 * each  # more than the relay has under way at a time
     async with stager_of(settings_of(own_kafka.bootstrap, namespace, tmp_path)) as stager:
 
         async def one_more(key: str) -> str:

@@ -1,0 +1,184 @@
+"""The outbox of a real stager in trouble: no topic, no room, a store that fails, a breaker that is not let close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from catalog import Catalog, OwnTopics
+from devtools.kafka import Brokers
+from pipeline.breaker import State
+from pipeline.client.fallback import Fallback
+from pipeline.client.kafka_stager import KafkaStager
+from pipeline.errors import StagingUnavailable
+from pipeline.outbox.errors import OutboxFull, OutboxUnavailable
+from pipeline.outbox.protocol import Stored
+from pipeline.outbox.store import RocksStore
+from tests.client.broker_rules import delete_topic
+from tests.outbox.test_outbox_kafka import EVENT, numbers_by_key, settings_of, stage, stager_of, until
+from tests.worker_harness import create_topic
+
+pytestmark = pytest.mark.kafka
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.call(command, stderr=subprocess.DEVNULL):
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+async def test_one_key_alone_finds_its_topic_at_last(kafka: Brokers, namespace: str, tmp_path: Path) -> None:
+    """S6: what waited because the staging topic was missing is shipped once it is there, though no other event
+    asks for it: every event of the one key there is queues behind its rows."""
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, topics_autocreate=False)
+    async with stager_of(settings) as stager:
+        assert (await stage(stager, "k", 0)).via == "outbox"
+        assert (await stage(stager, "k", 1)).via == "outbox"
+        await asyncio.to_thread(create_topic, kafka.bootstrap, OwnTopics(namespace).staging, 3)
+        await until(stager, lambda health: health == ("healthy", ""))
+    assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [0, 1]}
+
+
+async def test_a_delete_that_fails_is_made_good(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S9: a row that was shipped but could not be deleted, for the disk was full, is deleted later: it is not
+    shipped again and again, and does not hold its key back for ever."""
+    failures = iter([OutboxFull("slot", "the disk is full")] * 2)
+    delete = RocksStore.delete
+
+    def full_at_first(store: RocksStore, rows: list[Stored]) -> None:
+        for failure in failures:
+            raise failure
+        delete(store, rows)
+
+    monkeypatch.setattr(RocksStore, "delete", full_at_first)
+    always = {"outbox": "always"}
+    async with stager_of(settings_of(kafka.bootstrap, namespace, tmp_path)) as stager:
+        for number in range(3):
+            await stage(stager, "k", number, policy=always)
+        await until(stager, lambda health: health == ("healthy", ""))
+        assert (await stage(stager, "k", 3)).via == "topic"
+    assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [0, 1, 2, 3]}
+
+
+async def stage_without_end(stager: KafkaStager, payload: object) -> None:
+    """Into the outbox, until one is refused."""
+    while True:
+        await stager.stage("thing.done", payload, tenant="filler", policy={"outbox": "always"})
+
+
+async def test_a_full_disk_refuses_at_once_and_staging_resumes_without_a_restart(
+    kafka: Brokers, namespace: str, small_disk: Path
+) -> None:
+    """S2: with the disk really full an event is refused at once with the cause, and is not stored in part; what was
+    stored is shipped while the disk is still full; once there is room the same stager goes on."""
+    always = {"outbox": "always"}
+    settings = settings_of(kafka.bootstrap, namespace, small_disk / "outbox", topics_autocreate=False)
+    async with stager_of(settings) as stager:
+        for number in range(10):
+            await stage(stager, "k", number, policy=always)
+        with contextlib.suppress(OSError), (small_disk / "more").open("wb") as file:
+            while True:
+                file.write(bytes(1 << 16))
+                file.flush()
+        payload = {"n": -1, "pad": os.urandom(300_000).hex()}
+        async with asyncio.timeout(20):
+            with pytest.raises(StagingUnavailable, match="free some space") as refused:
+                await stage_without_end(stager, payload)
+        assert not refused.value.unknown
+        assert (await stager.health()).state != "healthy"
+        await asyncio.to_thread(create_topic, kafka.bootstrap, OwnTopics(namespace).staging, 3)
+        async with asyncio.timeout(30):
+            found: dict[str, list[int]] = {}
+            while found.get("k") != [*range(10)]:
+                found = await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace)
+        (small_disk / "more").unlink()
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(StagingUnavailable):
+                    await stage(stager, "k", 10, policy=always)
+                    break
+        await until(stager, lambda health: health == ("healthy", ""))
+    found = await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace)
+    assert found["k"] == [*range(11)]
+
+
+async def test_rows_of_an_earlier_process_do_not_keep_new_ones_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S7: after a restart with many rows new events are stored at once, while the keys of the old are counted."""
+    store = RocksStore(tmp_path / "slot-0000", GIB)
+    data = b"\x01" + b"x" * 50  # not even readable: only that there are many matters
+    for _ in range(40):
+        store.append([data] * 1_000)
+    store.close()
+    read = RocksStore.read
+
+    def slowly(store: RocksStore, after: int, limit: int) -> list[Stored]:
+        time.sleep(limit / 20_000)  # a slow disk: 2 s for all
+        return read(store, after, limit)
+
+    monkeypatch.setattr(RocksStore, "read", slowly)
+    settings = settings_of("127.0.0.1:1", "unused", tmp_path)
+    async with stager_of(settings) as stager:
+        assert (await stage(stager, "k", 0)).via == "outbox"
+
+
+async def test_the_breaker_stays_open_while_its_probe_fails_and_no_cancellation_opens_it(
+    kafka: Brokers, namespace: str, tmp_path: Path
+) -> None:
+    """B2: callers that give up open nothing, however many; once open, the breaker stays open for as long as its
+    probe fails, and closes when one succeeds."""
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, topics_autocreate=False, cb_timeout_s=0.2)
+    topic = OwnTopics(namespace).staging
+    await asyncio.to_thread(create_topic, kafka.bootstrap, topic, 3)
+    async with stager_of(settings) as stager:
+        await until(stager, lambda health: health == ("healthy", ""))
+        assert isinstance(stager._fallback, Fallback)
+        breaker = stager._fallback.breaker
+        calls = [asyncio.create_task(stage(stager, f"key-{n}", n)) for n in range(200)]
+        await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert breaker.is_closed
+        assert breaker.failure_ratio(stager._clock.monotonic()) == 0.0
+        await asyncio.to_thread(delete_topic, kafka.bootstrap, topic)
+        breaker.trip(stager._clock.monotonic(), "planted")
+        assert (await stage(stager, "k", 0)).via == "outbox"
+        states: set[State] = set()
+        async with asyncio.timeout(10):
+            for _ in range(3):
+                since = breaker.since
+                while breaker.since == since:
+                    states.add(breaker.state)
+                    await asyncio.sleep(0.01)  # a probe is due every 0.2 s
+        assert State.CLOSED not in states
+        await asyncio.to_thread(create_topic, kafka.bootstrap, topic, 3)
+        await until(stager, lambda health: health == ("healthy", ""))
+        assert breaker.is_closed
+
+
+async def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """E: start() raises where the outbox cannot be used, naming the setting."""
+    (tmp_path / "file").write_text("no folder")
+    settings = settings_of("127.0.0.1:1", "unused", tmp_path / "file")
+    stager = KafkaStager(settings, catalog=Catalog([EVENT], namespace="unused"))
+    with pytest.raises(OutboxUnavailable, match="STREAMING_OUTBOX_DIR"):
+        await stager.start()
