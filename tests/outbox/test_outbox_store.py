@@ -15,6 +15,7 @@ from rocksdict import Options
 
 from pipeline.outbox import store as store_module
 from pipeline.outbox.errors import OutboxFull, OutboxUnavailable
+from pipeline.outbox.files import options
 from pipeline.outbox.store import RocksStore
 
 GIB = 1 << 30
@@ -189,7 +190,7 @@ def test_a_write_that_rocksdb_holds_up(tmp_path: Path, monkeypatch: pytest.Monke
         options.set_level_zero_stop_writes_trigger(1)
         return options
 
-    plain = store_module.options
+    plain = options
     monkeypatch.setattr(store_module, "options", stops_after_each_flush)
     store = RocksStore(tmp_path / "slot", GIB)
     rows = [
