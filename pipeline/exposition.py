@@ -5,28 +5,28 @@ Owns: the translation. Must not know: what is counted, or where.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from pipeline.metrics import Histogram, Metric, Metrics, Sample
+from pipeline.metrics import Histogram, Metric, Sample
 
-__all__ = ["CONTENT_TYPE", "join", "text"]
+__all__ = ["CONTENT_TYPE", "export", "text"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Collector(Collector):
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
+        self._read = read
 
     def collect(self) -> Iterator[Family]:
         """One family for each metric that has a value."""
         found: dict[Metric, list[Sample]] = {}
-        for sample in self._metrics.read():
+        for sample in self._read():
             found.setdefault(sample[0], []).append(sample)
         for metric, samples in found.items():
             yield _family(metric, samples)
@@ -36,18 +36,18 @@ class _Collector(Collector):
         return ()
 
 
-def text(metrics: Metrics) -> bytes:
+def text(read: Callable[[], Iterable[Sample]]) -> bytes:
     """Everything there is now in Prometheus's text format, the process's own numbers too."""
     registry = CollectorRegistry()
-    registry.register(_Collector(metrics))
+    registry.register(_Collector(read))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     return generate_latest(registry)
 
 
-def join(metrics: Metrics) -> None:
-    """Have the metrics read wherever this process exports prometheus_client's default registry."""
-    REGISTRY.register(_Collector(metrics))
+def export(read: Callable[[], Iterable[Sample]]) -> None:
+    """Have them read wherever this process exports prometheus_client's default registry."""
+    REGISTRY.register(_Collector(read))
 
 
 def _family(metric: Metric, samples: Iterable[Sample]) -> Family:

@@ -203,5 +203,18 @@ class Metrics:
             yield metric, labels, count
         for (metric, labels), histogram in list(self._histograms.items()):
             yield metric, labels, histogram
+        yield from self.looked_at()
+
+    def looked_at(self) -> Iterator[Sample]:
+        """The values of the gauges now."""
         for source in self._sources:
             yield from source()
+
+    def absorb(self, other: Metrics) -> None:
+        """Add what another one has counted; its gauges stay its own. May be called from any thread."""
+        for (metric, labels), count in list(other._counters.items()):
+            self.add(metric, count, *labels)
+        for (metric, labels), histogram in list(other._histograms.items()):
+            found = self._histograms.setdefault((metric, labels), Histogram(metric.buckets))
+            found.counts = [a + b for a, b in zip(found.counts, histogram.counts, strict=True)]
+            found.sum += histogram.sum

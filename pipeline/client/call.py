@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from catalog.policies import Outbox
+from pipeline.client.metering import StageMeter
 from pipeline.errors import ErrorClass, StagingRefused, StagingUnavailable, classify
 from pipeline.kafka.lane import Lane, Parcel
 from pipeline.outbox.row import Row
@@ -27,7 +28,18 @@ _REFUSED: Final = frozenset({ErrorClass.AUTH, ErrorClass.TOPIC_NOT_FOUND})
 class Call(Parcel):
     """One record, one outcome. `left_lane` is told when its lane no longer holds it."""
 
-    __slots__ = ("event_id", "key", "lane", "left_lane", "outbox", "outcome", "row", "stored")
+    __slots__ = (
+        "begun",
+        "event_id",
+        "key",
+        "lane",
+        "left_lane",
+        "meter",
+        "outbox",
+        "outcome",
+        "row",
+        "stored",
+    )
 
     def __init__(
         self, row: Row, outbox: Outbox, outcome: Outcome, left_lane: Callable[[Exception | None], None]
@@ -41,6 +53,10 @@ class Call(Parcel):
         self.left_lane = left_lane
         self.lane: Lane | None = None
         """None while it is in no lane yet."""
+        self.meter: StageMeter | None = None
+        """Counts how it ends; None: nobody does."""
+        self.begun = 0.0
+        """When, on the monotonic clock."""
         self.stored = False
         """Whether it was handed to the outbox."""
 
@@ -67,11 +83,15 @@ class Call(Parcel):
         """The event is durable: tell the caller, if nobody has told anything yet."""
         if not self.outcome.done():
             self.outcome.set_result(staged)
+            if self.meter is not None:
+                self.meter.staged(staged.via, self.begun)
 
     def fail(self, error: Exception) -> None:
         """Answer the caller, if nobody has."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
+            if self.meter is not None:
+                self.meter.failed(classify(error))
 
 
 def failure_of(event_id: str, error: BaseException, *, unknown: bool) -> Exception:

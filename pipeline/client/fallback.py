@@ -17,7 +17,7 @@ from pipeline.client.direct import DirectPath
 from pipeline.client.relay import Relay
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane
-from pipeline.outbox.process import ProcessOutbox
+from pipeline.outbox.process import ProcessOutbox, Waiting
 from pipeline.outbox.row import encode
 from pipeline.outbox.sharing import let_go, shared
 from pipeline.settings import Settings
@@ -25,6 +25,7 @@ from pipeline.types import Health, Staged
 
 __all__ = ["DIRECT_SHARE", "Fallback"]
 
+_LOOK_S = 0.2
 DIRECT_SHARE = 0.75
 """Of `STAGE_TIMEOUT_S`: how long the direct way may take; the rest is for the outbox."""
 
@@ -123,6 +124,10 @@ class Fallback:
         if waiting.damage is not None:
             reasons.append(str(waiting.damage))
         return Health("degraded" if reasons else "healthy", "; ".join(reasons))
+
+    def waiting_now(self) -> Waiting | None:
+        """What waits in the outbox; None where it does not answer at once. Blocks for a moment."""
+        return self._outbox.waiting_now(_LOOK_S) if self._outbox is not None else None
 
     async def drained(self) -> None:
         """Wait, without limit, until no row waits here, nor in any slot that nobody held at the start."""

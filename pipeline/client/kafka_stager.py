@@ -20,6 +20,7 @@ from pipeline.client.direct import DirectPath
 from pipeline.client.event import EventChecker
 from pipeline.client.fallback import DIRECT_SHARE, Fallback
 from pipeline.client.inbox import Inbox
+from pipeline.client.metering import StageMeter
 from pipeline.client.other_way import NoFallback, OtherWay, check_no_outbox_is_needed
 from pipeline.client.probe import broker_health, of_both_ways, outbox_health
 from pipeline.client.relay import Relay, Turn
@@ -48,6 +49,7 @@ class KafkaStager(Stager):
     ) -> None:
         super().__init__(settings, catalog=catalog, clock=clock)
         self._inbox = Inbox(self._accept)
+        self._meter = StageMeter(clock)
         self._failure: tuple[float, BaseException] | None = None
         """When and why an event could not be staged, if none was since."""
 
@@ -81,6 +83,7 @@ class KafkaStager(Stager):
         self._direct_limit = Deadlines(direct_s, self._clock, self._overdue)
         self._last_limit = Deadlines(settings.stage_timeout_s - direct_s, self._clock, self._too_late)
         await self._producer.start()
+        self._meter.start(lambda: self._fallback.breaker.state, self._fallback.waiting_now)
         await super().start()
         self._direct.learn()
 
@@ -89,6 +92,7 @@ class KafkaStager(Stager):
         if self._closed:
             return
         self._closed = True
+        self._meter.close()
         if self._loop is None:
             return
         limit = self._clock.monotonic() + self._settings.close_timeout_s
@@ -241,7 +245,9 @@ class KafkaStager(Stager):
         if self._closed:
             call.fail(StagerClosed())
             return
-        call.deadline = self._clock.monotonic() + self._settings.record_delivery_timeout_s
+        call.meter = self._meter
+        call.begun = self._clock.monotonic()
+        call.deadline = call.begun + self._settings.record_delivery_timeout_s
         self._direct_limit.add(call)
         if not self._fallback.takes(call):
             self._direct.put(call)

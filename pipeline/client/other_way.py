@@ -15,7 +15,7 @@ from pipeline.client.call import Call, failure_of
 from pipeline.client.direct import DirectPath
 from pipeline.client.relay import Relay
 from pipeline.errors import SettingsError
-from pipeline.outbox.process import ProcessOutbox
+from pipeline.outbox.process import ProcessOutbox, Waiting
 from pipeline.types import Health
 
 __all__ = ["NoFallback", "OtherWay", "check_no_outbox_is_needed"]
@@ -70,6 +70,10 @@ class OtherWay(Protocol):
         """How this way is."""
         ...
 
+    def waiting_now(self) -> Waiting | None:
+        """What waits here; None where nothing can, or it does not answer at once. May block for a moment."""
+        ...
+
     async def drained(self) -> None:
         """Wait, without limit, until nothing waits here."""
         ...
@@ -115,6 +119,10 @@ class NoFallback:
     async def health(self) -> Health:
         """Always healthy: there is nothing that could be ill."""
         return Health("healthy")
+
+    def waiting_now(self) -> Waiting | None:
+        """There is no outbox to ask."""
+        return None
 
     async def drained(self) -> None:
         """Nothing waits."""

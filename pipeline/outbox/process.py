@@ -7,6 +7,7 @@ shares it. All stagers of a process do, whatever their event loops; every method
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import math
@@ -133,13 +134,33 @@ class ProcessOutbox:
     async def waiting(self) -> Waiting:
         """What waits now, from the store itself: also the probe of whether it works."""
 
-        def ask() -> Waiting:
-            first = self._store.read(0, 1)
-            store = self._store
-            oldest = first[0].at if first else None
-            return Waiting(store.rows, store.bytes, oldest, store.set_aside_count, store.damage)
+        return await self._call(self._ask)
 
-        return await self._call(ask)
+    def waiting_now(self, limit_s: float) -> Waiting | None:
+        """The same for who has no event loop; None where it takes longer, or the outbox is closed."""
+        answer: concurrent.futures.Future[Waiting] = concurrent.futures.Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(self._ask())
+            except Exception as error:  # noqa: BLE001 -- carried to who asks
+                answer.set_exception(error)
+
+        with self._lock:
+            if self._closed:
+                return None
+            self._calls.append(ask)
+            self._lock.notify()
+        try:
+            return answer.result(limit_s)
+        except (TimeoutError, OutboxUnavailable):
+            return None
+
+    def _ask(self) -> Waiting:
+        store = self._store
+        first = store.read(0, 1)
+        oldest = first[0].at if first else None
+        return Waiting(store.rows, store.bytes, oldest, store.set_aside_count, store.damage)
 
     async def close(self) -> None:
         """Store what was handed over, close the files, let go of the slot. Idempotent.

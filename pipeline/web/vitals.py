@@ -110,7 +110,7 @@ class Vitals:
         return Answer(Ready(ready=found.ready, reasons=list(found.reasons), waiting=waiting), status=status)
 
     async def _metrics(self, _: Call) -> Raw:
-        return Raw(text(self._application.metrics), CONTENT_TYPE)
+        return Raw(text(self._application.metrics.read), CONTENT_TYPE)
 
     def _samples(self) -> Iterable[Sample]:
         facts, readiness = self.facts(), self.readiness()
