@@ -18,14 +18,14 @@ from devtools.kafka import Brokers, Cluster, NoBroker, brokers
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Brokers]:
     """Brokers that all tests share, by `.bootstrap`. Keep apart by `namespace`; never stop them."""
-    with _skipping(), brokers() as shared:
+    with skipping(), brokers() as shared:
         yield shared
 
 
 @pytest.fixture
 def own_kafka() -> Iterator[Cluster]:
     """A one-node cluster for this test alone, which may kill, pause and restart it."""
-    with _skipping(), Cluster() as cluster:
+    with skipping(), Cluster() as cluster:
         yield cluster
 
 
@@ -36,7 +36,7 @@ def namespace() -> str:
 
 
 @contextmanager
-def _skipping() -> Iterator[None]:
+def skipping() -> Iterator[None]:
     """Skip what asks for a broker where none can be had."""
     try:
         yield

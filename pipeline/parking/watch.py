@@ -61,7 +61,8 @@ class Watch:
     def _judge(self, lane: Lane, stuck_s: float) -> Finding | None:
         trouble = lane.trouble
         error_class = classify(trouble) if trouble is not None else None
-        if error_class in _SURE_AFTER and lane.failures >= _SURE_AFTER[error_class]:
+        # While another attempt is under way, its answer is waited for: evicted, what it brings would come twice.
+        if error_class in _SURE_AFTER and lane.failures >= _SURE_AFTER[error_class] and not lane.in_flight:
             return Finding(lane.topic, f"{error_class}: {trouble}", certain=True, records=lane.waiting)
         if stuck_s < self._soft_s:
             return None

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from tests.kafka_client import OutRecord, Record, produce, read_all, record_count, wait_until
 from tests.worker.shop_records import CATALOG, staged, wait_committed
 from tests.worker_harness import WorkerProcess
 
-__all__ = ["ParkedShop"]
+__all__ = ["ParkedShop", "readiness"]
 
 FAST = {
     "STREAMING_CB_TIMEOUT_S": "1",
@@ -119,3 +121,13 @@ class ParkedShop:
 def id_of(record: Record) -> str:
     """The id of an event on a target."""
     return record.header["ce_id"].decode()
+
+
+def readiness(worker: WorkerProcess) -> str:
+    """What the worker's page says about being ready."""
+    try:
+        with urlopen(f"http://127.0.0.1:{worker.web_port}/health/ready", timeout=5) as page:
+            return str(page.read())
+    except HTTPError as refused:
+        with refused:
+            return str(refused.read())
