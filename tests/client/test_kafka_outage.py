@@ -15,7 +15,7 @@ import pytest
 from devtools.kafka import Cluster
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import ErrorClass, StagingRefused, StagingUnavailable, is_caller_error
-from tests.broker_fixtures import _skipping
+from tests.broker_fixtures import skipping
 from tests.client.broker_rules import AUTHORISE, delete_topic, no_rules, rule
 from tests.client.client_events import settings
 from tests.worker_harness import create_topic, read_all
@@ -27,7 +27,7 @@ LATE_S = 0.8
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A broker that these tests freeze, kill and start again; each leaves it running."""
-    with _skipping(), Cluster(extra_config=AUTHORISE) as started:
+    with skipping(), Cluster(extra_config=AUTHORISE) as started:
         yield started
 
 
