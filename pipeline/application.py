@@ -43,6 +43,7 @@ from pipeline.redrive.service import Redrive
 from pipeline.routes import Router
 from pipeline.settings import Settings
 from pipeline.ticket import Hold
+from pipeline.tracing import delivery_spans
 from pipeline.transport.app import App, make_app
 from pipeline.transport.progress import Batch
 from pipeline.transport.tenant import Tenant
@@ -192,7 +193,7 @@ class Application(Tenant):
             parking=parking,
             clock=SYSTEM_CLOCK,
             producer_id=f"{settings.client_id}/{uuid7()}",
-            meter=Meter(self.metrics, SYSTEM_CLOCK),
+            meter=Meter(self.metrics, SYSTEM_CLOCK, delivery_spans()),
         )
         detour = Detour(
             self._delivery,

@@ -5,6 +5,7 @@ Owns: which metric each end adds to, when an event's way began. Must not know: h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from pipeline import staging
@@ -12,6 +13,7 @@ from pipeline.clock import Clock
 from pipeline.dlq import Failure
 from pipeline.metrics import CONSUMED, DEAD_LETTERED, DELIVERED, SKIPPED, WAY_SECONDS, Metrics
 from pipeline.plan import StagedRecord
+from pipeline.tracing import DeliverySpans
 
 __all__ = ["Meter"]
 
@@ -23,19 +25,23 @@ something happened, not when it was staged."""
 class Meter:
     """Counts ends. Call it once for what ends together."""
 
-    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock, spans: DeliverySpans | None = None) -> None:
         self._metrics = metrics
         self._clock = clock
+        self._spans = spans
 
     def consumed(self, count: int) -> None:
         """So many staging records were taken up."""
         self._metrics.add(CONSUMED, count)
 
-    def delivered(self, target: str, first: StagedRecord, count: int) -> None:
-        """`count` events, of which `first` waited longest, were acknowledged by their target."""
+    def delivered(self, target: str, records: Sequence[StagedRecord]) -> None:
+        """These records, of which the first waited longest, were acknowledged by their target."""
+        began, now, count = _began(records[0]), self._clock.time(), len(records)
         self._metrics.add(DELIVERED, count, target)
-        way_s = max(0.0, self._clock.time() - _began(first))
-        self._metrics.observe(WAY_SECONDS, way_s, count, target)
+        self._metrics.observe(WAY_SECONDS, max(0.0, now - began), count, target)
+        if self._spans is not None:
+            headers = (record.headers for record in records)
+            self._spans.delivered(target, headers, count, min(began, now), now)
 
     def dead_lettered(self, topic: str, failure: Failure) -> None:
         """One record was acknowledged by a dead-letter topic."""

@@ -15,6 +15,7 @@ from pipeline.client.metering import StageMeter
 from pipeline.errors import ErrorClass, StagingRefused, StagingUnavailable, classify
 from pipeline.kafka.lane import Lane, Parcel
 from pipeline.outbox.row import Row
+from pipeline.tracing import StagedSpan
 from pipeline.types import Staged
 
 __all__ = ["Call", "Outcome", "failure_of"]
@@ -38,11 +39,17 @@ class Call(Parcel):
         "outbox",
         "outcome",
         "row",
+        "span",
         "stored",
     )
 
     def __init__(
-        self, row: Row, outbox: Outbox, outcome: Outcome, left_lane: Callable[[Exception | None], None]
+        self,
+        row: Row,
+        outbox: Outbox,
+        outcome: Outcome,
+        left_lane: Callable[[Exception | None], None],
+        span: StagedSpan | None = None,
     ) -> None:
         super().__init__(((row.key, row.value, row.headers),))
         self.row = row
@@ -55,6 +62,7 @@ class Call(Parcel):
         """None while it is in no lane yet."""
         self.meter: StageMeter | None = None
         """Counts how it ends; None: nobody does."""
+        self.span = span
         self.begun = 0.0
         """When, on the monotonic clock."""
         self.stored = False
@@ -85,6 +93,7 @@ class Call(Parcel):
             self.outcome.set_result(staged)
             if self.meter is not None:
                 self.meter.staged(staged.via, self.begun)
+            self.end_span()
 
     def fail(self, error: Exception) -> None:
         """Answer the caller, if nobody has."""
@@ -92,6 +101,12 @@ class Call(Parcel):
             self.outcome.set_exception(error)
             if self.meter is not None:
                 self.meter.failed(classify(error))
+            self.end_span(error)
+
+    def end_span(self, error: BaseException | None = None) -> None:
+        """The call has ended, well or with this error; a cancelled one is told here."""
+        if self.span is not None:
+            self.span.end(error)
 
 
 def failure_of(event_id: str, error: BaseException, *, unknown: bool) -> Exception:

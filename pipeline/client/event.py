@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from catalog import Catalog, EventDefinition
+from catalog import Catalog, EventDefinition, OwnTopics
 from catalog.policies import DeliveryPolicy, PolicyOverride, format_override, override_from_mapping
 from pipeline import staging
 from pipeline.clock import Clock, rfc3339
@@ -21,6 +21,8 @@ from pipeline.ids import uuid7
 from pipeline.outbox.row import Row
 from pipeline.settings import Settings
 from pipeline.staging import Header
+from pipeline.tracing import HEADERS as TRACE
+from pipeline.tracing import StagedSpan, StageSpans
 from pipeline.types import NO_DATA, ExtraHeaders, Payload, PolicyArgument
 
 __all__ = ["Event", "EventChecker", "encode"]
@@ -38,6 +40,8 @@ class Event(NamedTuple):
     policy: DeliveryPolicy
     definition: EventDefinition
     tenant: str | None
+    span: StagedSpan | None = None
+    """The span of this call, for its caller to end."""
 
     @property
     def id(self) -> str:
@@ -63,8 +67,12 @@ class Event(NamedTuple):
 class EventChecker:
     """Checks events against one catalog and one set of settings. Does no I/O; safe from any thread."""
 
-    def __init__(self, catalog: Catalog, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, catalog: Catalog, settings: Settings, clock: Clock, spans: StageSpans | None = None
+    ) -> None:
         self._catalog = catalog
+        self._spans = spans
+        self._topic = OwnTopics(settings.namespace).staging
         self._clock = clock
         self._max_payload = settings.max_payload_bytes
         self._max_record = settings.max_record_bytes
@@ -119,10 +127,18 @@ class EventChecker:
         if headers:
             record_headers += staging.check_extra_headers(_pairs(headers))
         value = self._value(definition, payload)
+        span = None if self._spans is None else self._spans.start(key, event_id, self._topic)
+        if span is not None and not (headers and any(name in TRACE for name, _ in record_headers)):
+            record_headers += span.headers
         if headers or (value is not None and len(value) > self._surely_fits):
-            self._check_size(partition_key, value, record_headers)
+            try:
+                self._check_size(partition_key, value, record_headers)
+            except RecordTooLarge as error:
+                if span is not None:
+                    span.end(error)
+                raise
         row = Row(event_id, partition_key, value, record_headers)
-        return Event(row, effective, definition, tenant or None)
+        return Event(row, effective, definition, tenant or None, span)
 
     def _definition(self, key: str) -> EventDefinition:
         definition = self._catalog.get(_str("key", key))

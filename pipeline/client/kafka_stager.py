@@ -32,6 +32,7 @@ from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.outbox.protocol import Outbox
 from pipeline.outbox.row import decode, encode
 from pipeline.settings import Settings
+from pipeline.tracing import stage_spans
 from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Shipped, Staged
 
 __all__ = ["KafkaStager"]
@@ -64,7 +65,7 @@ class KafkaStager(Stager):
         catalog = self._given_catalog if self._given_catalog is not None else load_catalog(settings)
         if not settings.outbox_dir:
             check_no_outbox_is_needed(catalog)
-        self._checker = EventChecker(catalog, settings, self._clock)
+        self._checker = EventChecker(catalog, settings, self._clock, stage_spans())
         options = ProducerOptions(
             settings.batch_linger_ms / 1000, settings.batch_max_bytes, settings.compression
         )
@@ -124,13 +125,14 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome: asyncio.Future[Staged] = loop.create_future()
-        call = Call(event.row, event.policy.outbox, outcome, self._left_lane)
+        call = Call(event.row, event.policy.outbox, outcome, self._left_lane, event.span)
         self._accept(call)
         try:
             return await outcome
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             if outcome.cancelled():
                 self._direct.take_back(call)
+                call.end_span(cancelled)
             raise
 
     def stage_blocking(
@@ -151,7 +153,7 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome: concurrent.futures.Future[Staged] = concurrent.futures.Future()
-        self._inbox.post(Call(event.row, event.policy.outbox, outcome, self._left_lane), loop)
+        self._inbox.post(Call(event.row, event.policy.outbox, outcome, self._left_lane, event.span), loop)
         try:
             return outcome.result(self._settings.stage_timeout_s + _LOOP_GRACE_S)
         except TimeoutError:
@@ -174,6 +176,8 @@ class KafkaStager(Stager):
         event = self._checker.check(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, headers=headers
         )
+        if event.span is not None:
+            event.span.end()
         return Prepared(event.id, encode(event.row))
 
     async def relay(self, row: bytes) -> Staged:
