@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from pipeline.outbox.process import ProcessOutbox
-from pipeline.outbox.slots import take_slot
+from pipeline.outbox.slots import Slot, take_slot
 
 __all__ = ["let_go", "shared"]
 
@@ -23,9 +23,17 @@ def shared(directory: Path, max_bytes: int) -> ProcessOutbox:
     with _sharing:
         outbox = _shared.get(directory)
         if outbox is None:
-            outbox = _shared[directory] = ProcessOutbox(take_slot(directory), max_bytes)
+            outbox = _shared[directory] = _opened(take_slot(directory), max_bytes)
         outbox.users += 1
         return outbox
+
+
+def _opened(slot: Slot, max_bytes: int) -> ProcessOutbox:
+    try:
+        return ProcessOutbox(slot, max_bytes)
+    except BaseException:
+        slot.release()  # else each attempt would take another slot, and nobody could adopt the rows in this one
+        raise
 
 
 async def let_go(outbox: ProcessOutbox) -> None:

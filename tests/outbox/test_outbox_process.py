@@ -16,7 +16,8 @@ import pytest
 from pipeline.outbox.errors import OutboxFull, OutboxUnavailable
 from pipeline.outbox.process import ProcessOutbox
 from pipeline.outbox.row import Row, encode
-from pipeline.outbox.slots import Orphans, take_slot
+from pipeline.outbox.sharing import let_go, shared
+from pipeline.outbox.slots import Orphans, slot_folders, take_slot
 from pipeline.outbox.store import RocksStore
 
 GIB = 1 << 30
@@ -182,3 +183,16 @@ def test_an_outbox_survives_a_fork_in_parent_and_child(tmp_path: Path) -> None:
     assert [store.rows for store in stores] == [90, 20]
     for store in stores:
         store.close()
+
+
+async def test_a_slot_that_cannot_be_opened_is_not_kept(tmp_path: Path) -> None:
+    """S9: a process whose slot cannot be opened lets go of it: it takes the same one when it tries again, and others
+    may adopt what lies there."""
+    store = RocksStore(tmp_path / "slot-0000", GIB)  # RocksDB lets nobody else open it
+    for _ in range(3):
+        with pytest.raises(OutboxUnavailable, match="another process has it open"):
+            shared(tmp_path, GIB)
+    store.close()
+    outbox = shared(tmp_path, GIB)
+    assert [folder.name for folder in slot_folders(tmp_path)] == ["slot-0000"]
+    await let_go(outbox)
