@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from devtools.kafka.choice import Brokers, EngineName, choose_engine, given
-from devtools.kafka.config import Options, free_addresses
+from devtools.kafka.config import Address, Options, free_addresses
+from devtools.kafka.door import Door
 from devtools.kafka.engine import Engine
 from devtools.kafka.errors import BrokerFailed
 from devtools.kafka.node import Node
@@ -29,7 +30,8 @@ class Cluster:
     `nodes`: how many; internal topics have min(3, nodes) replicas. `extra_config`: broker properties that
     override the tool's own. `engine`: what runs them (choice.py). `quick_start`: leave the JVM's second
     compiler out, which starts a broker sooner; say False for benchmarks. `heap_mb`: the Java heap of each
-    broker. `run_root`: where the scratch folder is made. A context manager that starts on entry.
+    broker. `run_root`: where the scratch folder is made. `doors`: names of further ways in, each of which can be
+    shut (door.py): lower-case letters. A context manager that starts on entry.
     """
 
     def __init__(
@@ -41,8 +43,11 @@ class Cluster:
         quick_start: bool = True,
         heap_mb: int = 400,
         run_root: Path = RUN,
+        doors: Sequence[str] = (),
     ) -> None:
         self.nodes: tuple[Node, ...] = ()
+        self.doors: dict[str, Door] = {}
+        self._door_names = tuple(doors)
         self._count = nodes
         self._options = Options(dict(extra_config or {}), quick_start, heap_mb)
         self._engine_name: EngineName = engine
@@ -92,6 +97,9 @@ class Cluster:
 
     def stop(self) -> None:
         """End all brokers and remove their data. They are killed: nothing is kept. Can be repeated."""
+        for door in self.doors.values():
+            door.close()
+        self.doors = {}
         if self._engine is not None:
             self._engine.close()
         self.nodes = ()
@@ -111,13 +119,21 @@ class Cluster:
 
     def _start_once(self, engine: Engine, timeout_s: float) -> None:
         self._scratch = Scratch(self._run_root)
-        self.nodes = engine.create(free_addresses(self._count), self._options, self._scratch)
+        addresses = free_addresses(self._count, self._door_names)
+        self.nodes = engine.create(addresses, self._options, self._scratch)
+        for number, name in enumerate(self._door_names):
+            self.doors[name] = Door(name, _ports(addresses, number))
         for node in self.nodes:
             node.start()
         everybody = frozenset(node.address.node_id for node in self.nodes)
         deadline = time.monotonic() + timeout_s
         for node in self.nodes:
             node.wait_ready(everybody, max(0.0, deadline - time.monotonic()))
+
+
+def _ports(addresses: Sequence[Address], door: int) -> dict[int, int]:
+    """Where the proxies of a door listen, and where each leads to."""
+    return {address.entrances[door].told: address.entrances[door].port for address in addresses}
 
 
 @contextmanager

@@ -18,12 +18,23 @@ _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass(frozen=True, slots=True)
+class Entrance:
+    """A further port of a node for clients, which are told another one: that of a proxy (door.py)."""
+
+    name: str
+    port: int
+    told: int
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
-    """Where one node listens on 127.0.0.1: `port` for clients and brokers, `controller` for the quorum."""
+    """Where one node listens on 127.0.0.1: `port` for clients and brokers, `controller` for the quorum, and at each
+    of its entrances."""
 
     node_id: int
     port: int
     controller: int
+    entrances: tuple[Entrance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +52,31 @@ class Options:
         return ("-XX:+UseSerialGC", "-Xshare:auto", *quick)
 
 
-def free_addresses(count: int) -> tuple[Address, ...]:
-    """Choose free ports for `count` nodes, numbered from 1.
+def free_addresses(count: int, doors: Sequence[str] = ()) -> tuple[Address, ...]:
+    """Choose free ports for `count` nodes, numbered from 1, with an entrance for each of the doors.
 
     They lie below the range the kernel takes for outgoing connections: else a client that retries while
     a broker is down could itself be given the broker's port, and the broker could not come back.
     """
     held: list[socket.socket] = []
     try:
-        while len(held) < 2 * count:
+        while len(held) < count * (2 + 2 * len(doors)):
             taken = _try_port(random.randrange(_LOWEST_PORT, _first_ephemeral()))  # noqa: S311 - no secret
             if taken is not None:
                 held.append(taken)
-        ports = [int(one.getsockname()[1]) for one in held]
+        ports = iter([int(one.getsockname()[1]) for one in held])
     finally:
         for one in held:
             one.close()
-    return tuple(Address(i + 1, ports[2 * i], ports[2 * i + 1]) for i in range(count))
+    return tuple(
+        Address(
+            node_id,
+            next(ports),
+            next(ports),
+            tuple(Entrance(name.upper(), next(ports), next(ports)) for name in doors),
+        )
+        for node_id in range(1, count + 1)
+    )
 
 
 def new_cluster_id() -> str:
@@ -76,8 +95,13 @@ def properties(address: Address, all_of: Sequence[Address], data: str, *extra: M
         "node.id": str(address.node_id),
         "controller.quorum.voters": ",".join(f"{a.node_id}@127.0.0.1:{a.controller}" for a in all_of),
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://127.0.0.1:{address.port},CONTROLLER://127.0.0.1:{address.controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{address.port}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{address.port},CONTROLLER://127.0.0.1:{address.controller}"
+        + "".join(f",{entrance.name}://127.0.0.1:{entrance.port}" for entrance in address.entrances),
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{address.port}" + told(address),
+        "listener.security.protocol.map": ",".join(
+            f"{name}:PLAINTEXT"
+            for name in ("PLAINTEXT", "CONTROLLER", *(entrance.name for entrance in address.entrances))
+        ),
         "log.dirs": data,
         "auto.create.topics.enable": "false",
         "default.replication.factor": str(copies),
@@ -98,6 +122,11 @@ def properties(address: Address, all_of: Sequence[Address], data: str, *extra: M
     for more in extra:
         chosen.update(more)
     return "".join(f"{name}={value}\n" for name, value in chosen.items())
+
+
+def told(address: Address) -> str:
+    """What `advertised.listeners` says of the entrances, to be appended."""
+    return "".join(f",{entrance.name}://127.0.0.1:{entrance.told}" for entrance in address.entrances)
 
 
 def _first_ephemeral() -> int:

@@ -17,7 +17,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient, get_docker_host
 from testcontainers.core.network import Network
 
-from devtools.kafka.config import Address, Options, new_cluster_id, properties
+from devtools.kafka.config import Address, Options, new_cluster_id, properties, told
 from devtools.kafka.errors import BrokerFailed, NoBroker
 from devtools.kafka.jars import kafka_version
 from devtools.kafka.node import Node
@@ -140,7 +140,8 @@ class DockerEngine:
     ) -> DockerContainer:
         container = DockerContainer(self._image)
         # Only for this machine: the library's own method would open the port to the network.
-        container.ports[f"{address.port}/tcp"] = ("127.0.0.1", address.port)  # type: ignore[assignment]
+        for port in (address.port, *(entrance.port for entrance in address.entrances)):
+            container.ports[f"{port}/tcp"] = ("127.0.0.1", port)  # type: ignore[assignment]
         return (
             container.with_volume_mapping(str(settings), _SETTINGS, "ro")
             .with_network_aliases(_peer(address))
@@ -154,9 +155,14 @@ def listeners(address: Address, all_of: Sequence[Address]) -> Mapping[str, str]:
     """Return the settings that differ in containers: brokers reach each other by name, not on 127.0.0.1."""
     return {
         "controller.quorum.voters": ",".join(f"{a.node_id}@{_peer(a)}:{a.controller}" for a in all_of),
-        "listeners": f"PLAINTEXT://:{address.port},PEER://:{_PEER_PORT},CONTROLLER://:{address.controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{address.port},PEER://{_peer(address)}:{_PEER_PORT}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PEER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"PLAINTEXT://:{address.port},PEER://:{_PEER_PORT},CONTROLLER://:{address.controller}"
+        + "".join(f",{entrance.name}://:{entrance.port}" for entrance in address.entrances),
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{address.port},PEER://{_peer(address)}:{_PEER_PORT}"
+        + told(address),
+        "listener.security.protocol.map": ",".join(
+            f"{name}:PLAINTEXT"
+            for name in ("PLAINTEXT", "PEER", "CONTROLLER", *(one.name for one in address.entrances))
+        ),
         "inter.broker.listener.name": "PEER",
     }
 

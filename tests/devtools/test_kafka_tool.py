@@ -191,7 +191,7 @@ def test_a_taken_port_is_answered_by_another(tmp_path: Path, monkeypatch: pytest
         stolen = int(thief.getsockname()[1])
         controller = free_addresses(1)[0].controller
         offers = iter([(Address(1, stolen, controller),), free_addresses(1)])
-        monkeypatch.setattr(cluster, "free_addresses", lambda _count: next(offers))
+        monkeypatch.setattr(cluster, "free_addresses", lambda *_: next(offers))
         with Cluster(engine="jvm", run_root=tmp_path) as kafka:
             assert kafka.bootstrap != f"127.0.0.1:{stolen}"
             assert probe.known_brokers(kafka.nodes[0].address.port) == {1}
