@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 PYTEST ?= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-long bench bench-check bench-scale simulate lint env lock env-reference wheel clean
+.PHONY: help demo up down test test-long bench bench-check bench-scale simulate chaos lint env lock env-reference wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ bench-check: env ## a short benchmark, in CI: fails where a ratio is worse than 
 
 bench-scale: env ## how the cost of an event grows with tenants, definitions, partitions, ...; half an hour
 	$(BIN)/python -m benchmarks scale
+
+chaos: env ## a long run under fire: 100,000 events, three brokers, every fault; CHAOS="--seed 7" replays one
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 lint: env ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -166,11 +166,16 @@ def record_count(bootstrap: str, topic: str) -> int:
 
 
 def create_topic(
-    bootstrap: str, topic: str, partitions: int = 1, config: Mapping[str, str] | None = None
+    bootstrap: str,
+    topic: str,
+    partitions: int = 1,
+    config: Mapping[str, str] | None = None,
+    *,
+    replicas: int = 1,
 ) -> None:
     """Create a topic and wait until the broker knows it."""
     admin = _admin(bootstrap)
-    new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+    new = NewTopic(topic, num_partitions=partitions, replication_factor=replicas, config=dict(config or {}))
     admin.create_topics([new])[topic].result(_KAFKA_TIMEOUT_S)
     wait_until(lambda: partition_count(bootstrap, topic) == partitions, _KAFKA_TIMEOUT_S, f"topic {topic}")
 

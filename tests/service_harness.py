@@ -155,11 +155,15 @@ class Callers:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Let each caller finish its event, and end."""
+    def stop(self) -> None:
+        """Let each caller finish its event, and end. Can be repeated."""
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
 
     def _call(self, caller: int) -> None:
         number = 0

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from catalog import Catalog, OwnTopics
 from catalog.names import dlq_of
-from pipeline import dlq, staging
+from pipeline import dlq, park, staging
 from pipeline.ledger.entries import (
     DELIVERED,
     END,
@@ -33,7 +33,7 @@ from pipeline.staging import RawHeaders
 
 __all__ = ["Books", "ReadRecord"]
 
-_PARKED_PLACE = ("park-staging-partition", "park-staging-offset")
+_PARKED_PLACE = (park.PARTITION, park.OFFSET)
 _DEAD_PLACE = (dlq.STAGING_PARTITION, dlq.STAGING_OFFSET)
 _AUDITED = frozenset({"skipped", "discarded"})
 _SHOWN_ENDS = 10
