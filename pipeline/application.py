@@ -7,6 +7,7 @@ Must not know: which agents and pages there are (they are registered on it), how
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 
@@ -19,7 +20,7 @@ from pipeline.client.stager import load_catalog
 from pipeline.clock import SYSTEM_CLOCK
 from pipeline.delivery import Delivery
 from pipeline.detour import Detour
-from pipeline.errors import SettingsError
+from pipeline.errors import SettingsError, UnknownTarget
 from pipeline.ids import uuid7
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection, staging_cluster, target_cluster
@@ -39,6 +40,7 @@ from pipeline.parking.metadata import Metadata
 from pipeline.parking.parking import Parking
 from pipeline.partition import key_hash
 from pipeline.plan import Limits
+from pipeline.redrive.job import TargetOrder
 from pipeline.redrive.service import Redrive
 from pipeline.routes import Router
 from pipeline.settings import Settings
@@ -166,8 +168,17 @@ class Application(Tenant):
         if not settings.topics_autocreate:
             await check_topics(settings, self.catalog, self._targets, self.specs)
         await know_own_topics(settings, self.catalog, self._own, self.specs)
-        self.dead_letters = Redrive(settings, staging, self.topics, SYSTEM_CLOCK)
-        await self.dead_letters.start()
+        producer_id = f"{settings.client_id}/{uuid7()}"
+        self.dead_letters = Redrive(
+            settings,
+            staging,
+            self._own,
+            self.topics,
+            SYSTEM_CLOCK,
+            producer_id,
+            self._order_target,
+        )
+        await self.dead_letters.open()
         router = Router(
             self.catalog, dialect=settings.cloudevents_dialect, type_prefix=settings.effective_type_prefix
         )
@@ -192,7 +203,7 @@ class Application(Tenant):
             specs=self.specs,
             parking=parking,
             clock=SYSTEM_CLOCK,
-            producer_id=f"{settings.client_id}/{uuid7()}",
+            producer_id=producer_id,
             meter=Meter(self.metrics, SYSTEM_CLOCK, delivery_spans()),
         )
         detour = Detour(
@@ -230,6 +241,16 @@ class Application(Tenant):
     def _parked(self) -> Parking:
         assert self._parking is not None, "partitions are assigned after the preparations"
         return self._parking
+
+    def _order_target(self, order: TargetOrder) -> None:
+        """What an operator ordered for all workers; what he ordered for a target that is no more is nothing."""
+        with contextlib.suppress(UnknownTarget):
+            if order.want == "pause":
+                self.breakers.pause(order.target, order.by)
+            elif order.want == "resume":
+                self.breakers.resume(order.target, order.by)
+            else:
+                self.breakers.reset(order.target, order.by)
 
     def _refresh_partition_counts(self) -> None:
         now = SYSTEM_CLOCK.monotonic()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from pipeline import staging
+from pipeline.dlq import CARRIED
 from pipeline.errors import InvalidField, RecordTooLarge
 from pipeline.routes import Route, Router
 from pipeline.staging import RawHeader, RawHeaders
@@ -97,7 +98,8 @@ def check_sizes(record: StagedRecord, others: RawHeaders, limits: Limits, *, sea
         raise RecordTooLarge("the payload", size, limits.payload, "STREAMING_MAX_PAYLOAD_BYTES")
     bound = size + _OUR_HEADERS_BYTES + (staging.record_size(None, None, others) if others else 0)
     if bound > limits.record or not sealed or len(record.key or b"") > 1_024:
-        size = staging.record_size(record.key, value, record.headers)
+        counted = [header for header in record.headers if header[0] not in CARRIED]
+        size = staging.record_size(record.key, value, counted)
         if size > limits.record:
             raise RecordTooLarge("the record", size, limits.record, "STREAMING_MAX_RECORD_BYTES")
 

@@ -16,6 +16,7 @@ from pipeline.errors import ErrorClass
 from pipeline.staging import RawHeader, RawHeaders, is_rfc3339
 
 __all__ = [
+    "CARRIED",
     "FIRST_FAILURE_AT",
     "MAX_MESSAGE_BYTES",
     "PREFIX",
@@ -43,6 +44,9 @@ FINGERPRINT = "dlq-fingerprint"
 REDRIVE_COUNT = "dlq-redrive-count"
 PAYLOAD_OMITTED = "dlq-payload-omitted"
 PAYLOAD_BYTES = "dlq-payload-bytes"
+
+CARRIED = frozenset({FIRST_FAILURE_AT, REDRIVE_COUNT})
+"""What a redrive leaves on the staging record (Q3); it does not count towards the record's cap."""
 
 MAX_MESSAGE_BYTES = 4096
 

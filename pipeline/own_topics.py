@@ -35,7 +35,7 @@ async def know_own_topics(settings: Settings, catalog: Catalog, own: Cluster, sp
             raise MissingTopics(
                 [f"{spec.name}: has {found} partitions, staging has {count}: delete it while it is empty"]
             )
-    for spec in _redrive(topics, specs):
+    for spec in (specs.kept(topics.audit, count), *_redrive(topics, specs)):
         await own.know(spec)
     # What is there from earlier runs takes dead letters at once, also while the targets' cluster is down (C3).
     own.partitions |= await partition_counts(staging_cluster(settings), _kept(topics, catalog))

@@ -85,7 +85,9 @@ class Reader:
     def read_from(self, offsets: Mapping[Place, int]) -> None:
         """Read these partitions, and only these, each from its offset on."""
         places = {TopicPartition(*place): offset for place, offset in offsets.items()}
-        self._consumer.assign(list(places))
+        if self._consumer.assignment() != set(places):  # it is logged each time
+            self._consumer.assign(list(places))
+        self._consumer.resume(*places)
         for place, offset in places.items():
             self._consumer.seek(place, offset)
 

@@ -19,7 +19,7 @@ from pipeline import dlq
 from pipeline.redrive.model import Coordinates
 from pipeline.staging import RawHeaders
 
-__all__ = ["STAGEPOST", "UNKNOWN", "Facts", "is_forensic", "read_facts"]
+__all__ = ["OMITTED_BY_LIB_STREAMING", "STAGEPOST", "UNKNOWN", "Facts", "is_forensic", "read_facts"]
 
 STAGEPOST = "stagepost"
 LIB_STREAMING = "lib-streaming"
@@ -29,6 +29,7 @@ UNKNOWN = "unknown"
 """A record without any of these headers: it can be shown and discarded, but not sent back."""
 
 _LIB_STREAMING = "x-lerian-dlq-"
+OMITTED_BY_LIB_STREAMING = "x-lerian-dlq-payload-omitted"
 _CONNECT = "__connect.errors."
 _SPRING_PLAIN = "kafka_dlt-"
 _SPRING_RETRY = "kafka_"

@@ -47,13 +47,25 @@ class Follower:
         self._next: dict[Place, int] = {}
         self._ends: dict[Place, int] = {}
         self._moved = asyncio.Condition()
-        self._reader: Reader | None = None
+        self._news = asyncio.Event()
+        self._looking: Reader | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
     def behind(self) -> int:
         """How many records have not been taken in, of those that were there at the last look."""
         return sum(max(0, end - self._next.get(place, 0)) for place, end in self._ends.items())
+
+    def position(self, place: Place) -> int:
+        """The offset behind what was taken in."""
+        return self._next.get(place, 0)
+
+    async def moved(self, timeout_s: float) -> None:
+        """Wait until something was read since the last call, or for `timeout_s`. For one task."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+        self._news.clear()
 
     async def start(self) -> None:
         """Begin to follow. Does not wait for anything to be read."""
@@ -70,7 +82,7 @@ class Follower:
         """Wait until everything that is on the topics now has been taken in; without limit."""
         while True:
             async with self._moved:
-                await self._moved.wait_for(lambda: self._reader is not None)
+                await self._moved.wait_for(lambda: self._looking is not None)
             if await self._looked_at_ends():
                 break
             await asyncio.sleep(_PAUSE_S)
@@ -81,10 +93,10 @@ class Follower:
             )
 
     async def _looked_at_ends(self) -> bool:
-        if (reader := self._reader) is None:
+        if (looking := self._looking) is None:
             return False
         try:
-            bounds = await reader.all_bounds(self._topics)
+            bounds = await looking.all_bounds(self._topics)
         except Exception as error:  # noqa: BLE001 -- whoever waits for the end waits for Kafka
             log.warning("the ends of %s are not known: %r", ", ".join(self._topics), error)
             return False
@@ -94,20 +106,21 @@ class Follower:
     async def _run(self) -> None:
         while True:
             try:
-                async with Reader(self._connection) as reader:
-                    await self._follow(reader)
+                # Kafka answers a connection in order: what is asked of the reader's own waits for its fetch.
+                async with Reader(self._connection) as reader, Reader(self._connection) as looking:
+                    await self._follow(reader, looking)
             except Exception as error:  # noqa: BLE001 -- a broker, a disk: it may be well again
                 log.warning("cannot follow %s, will try again: %r", ", ".join(self._topics), error)
             finally:
-                self._reader = None
+                self._looking = None
             await asyncio.sleep(_PAUSE_S)
 
-    async def _follow(self, reader: Reader) -> None:
-        bounds = await reader.all_bounds(self._topics)
+    async def _follow(self, reader: Reader, looking: Reader) -> None:
+        bounds = await looking.all_bounds(self._topics)
         self._ends = {place: found.end for place, found in bounds.items()}
         self._next = dict(await self._begin(bounds))
         reader.read_from(self._next)
-        self._reader = reader
+        self._looking = looking
         while True:
             fetched = await reader.fetch(_RECORDS, _FETCH_S)
             if fetched:
@@ -116,3 +129,5 @@ class Follower:
                 for place in self._next:
                     self._next[place] = await reader.position(place)
                 self._moved.notify_all()
+            if fetched:
+                self._news.set()

@@ -150,6 +150,14 @@ class Queries:
         ((count,),) = self._all("SELECT count(*) FROM ending WHERE job = ?", (job_id,))
         return int(count)
 
+    def known_offsets(self, topic: str, partition: int, first: int, last: int) -> set[int]:
+        """Which offsets of a partition, from first to last, are those of known letters."""
+        rows = self._all(
+            "SELECT offset FROM letter WHERE topic = ? AND partition = ? AND offset BETWEEN ? AND ?",
+            (topic_number(topic), partition, first, last),
+        )
+        return {offset for (offset,) in rows}
+
     # --- how letters are found
 
     def _selected(self, selection: Selection) -> Condition:

@@ -7,15 +7,24 @@ Faust, pages, commands, who may change anything.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
 
 from catalog import OwnTopics
+from pipeline.audit import Entry, record_of
 from pipeline.clock import Clock
 from pipeline.dlq import PAYLOAD_OMITTED
+from pipeline.ids import uuid7
+from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection
 from pipeline.redrive.dialects import read_facts
 from pipeline.redrive.index import Index
+from pipeline.redrive.job import Job, JobKind, Order, TargetOrder, Wanted, WrongJobState
+from pipeline.redrive.jobs import Jobs
 from pipeline.redrive.model import (
     Coordinates,
     FullRecord,
@@ -27,33 +36,62 @@ from pipeline.redrive.model import (
     Preview,
 )
 from pipeline.redrive.records import Records
-from pipeline.redrive.selection import Selection
+from pipeline.redrive.selection import Selection, WrongSelection
+from pipeline.redrive.ship import ship_all
+from pipeline.redrive.work import Work
 from pipeline.settings import Settings
 
 __all__ = ["Redrive"]
 
+_MAX_RATE = 1_000_000.0
+
 
 class Redrive:
-    """Implements `DeadLetters` (`deadletters.py`). Bound to the event loop it is started on."""
+    """Implements `DeadLetters` (`deadletters.py`). Bound to the event loop it is started on.
 
-    def __init__(self, settings: Settings, connection: Connection, topics: OwnTopics, clock: Clock) -> None:
+    `on_target` is called for what is to be done about a target; `worker` is this worker's name in the log.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        own: Cluster,
+        topics: OwnTopics,
+        clock: Clock,
+        worker: str,
+        on_target: Callable[[TargetOrder], None],
+    ) -> None:
         self._settings = settings
         self._connection = connection
+        self._own = own
+        self._topics = topics
         self._clock = clock
         self._index = Index(connection, topics, Path(settings.effective_data_dir))
+        self._jobs = Jobs(connection, own, topics, clock, worker, on_target)
+        self._work = Work(
+            settings, connection, own, topics, clock, worker, self._index, self._jobs, self._audit
+        )
         self._records: Records | None = None
         self._opening = asyncio.Lock()
 
-    async def start(self) -> None:
+    async def open(self) -> None:
         """Begin to read the index and to follow jobs; their topics exist. Does not wait for either."""
         await self._index.start()
+        await self._jobs.start(self._work.lead)
 
     async def close(self) -> None:
-        """End everything. Idempotent."""
+        """End everything; jobs led here go on elsewhere. Idempotent."""
+        await self._jobs.close()
         if self._records is not None:
             await self._records.__aexit__(None, None, None)
             self._records = None
         await self._index.close()
+
+    async def caught_up(self) -> None:
+        """Wait until everything that is on the topics of index and jobs now is known here; without limit."""
+        await self._index.caught_up()
+        await self._jobs.caught_up()
 
     async def overview(self) -> Overview:
         """Counts by topic and class."""
@@ -86,6 +124,75 @@ class Redrive:
         """What a job would do."""
         selection.check()
         return await asyncio.to_thread(self._index.queries.preview, selection, self._settings.max_redrives)
+
+    async def start(
+        self, kind: JobKind, selection: Selection, *, by: str, rate: float = 0.0, reason: str = ""
+    ) -> Job:
+        """Order a job."""
+        selection.check()
+        if not (math.isfinite(rate) and 0 <= rate <= _MAX_RATE):
+            raise WrongSelection("rate", f"{rate} is not a number of events a second up to {_MAX_RATE:,.0f}")
+        if kind is JobKind.SCAN and not self._may_be_scanned(selection.topic):
+            raise WrongSelection("topic", "a scan needs the name of one topic that holds dead letters")
+        order = Order(
+            job=uuid7(),
+            kind=kind,
+            selection=selection.as_text(),
+            rate=rate,
+            by=by,
+            reason=reason,
+            at=self._clock.time(),
+        )
+        facts: dict[str, JsonValue] = {"selection": dict(order.selection), "rate": rate, "reason": reason}
+        if kind is not JobKind.SCAN:
+            facts["count"] = (await self.preview(selection)).count
+        await self._audit(f"{kind}.ordered", by, order.job, facts)
+        await self._jobs.tell(order)
+        await self._jobs.caught_up()
+        return self.job(order.job)
+
+    def jobs(self) -> Sequence[Job]:
+        """All jobs, newest first."""
+        return self._jobs.board.jobs()
+
+    def job(self, job_id: str) -> Job:
+        """One job."""
+        return self._jobs.board.job(job_id)
+
+    async def pause(self, job_id: str, *, by: str) -> Job:
+        """Let a job wait."""
+        return await self._want(job_id, Wanted.PAUSE, by)
+
+    async def resume(self, job_id: str, *, by: str) -> Job:
+        """Let a paused job go on."""
+        return await self._want(job_id, Wanted.RUN, by)
+
+    async def cancel(self, job_id: str, *, by: str) -> Job:
+        """End a job."""
+        return await self._want(job_id, Wanted.CANCEL, by)
+
+    async def order_target(self, target: str, want: Literal["pause", "resume", "reset"], *, by: str) -> None:
+        """Let every worker pause, resume or reset a target; a pause stands over restarts. Done here, and durable, at
+        return; the audit record is the caller's."""
+        await self._jobs.tell(TargetOrder(target=target, want=want, by=by, at=self._clock.time()))
+        await self._jobs.caught_up()
+
+    async def _want(self, job_id: str, want: Wanted, by: str) -> Job:
+        job = self.job(job_id)
+        if job.state.is_final:
+            raise WrongJobState(job_id, job.state)
+        await self._audit(f"job.{want}", by, job_id, {"done": job.done})
+        await self._jobs.tell(self._jobs.board.order(job_id).model_copy(update={"want": want}))
+        await self._jobs.caught_up()
+        return self.job(job_id)
+
+    def _may_be_scanned(self, topic: str | None) -> bool:
+        own = self._topics
+        return topic is not None and (topic == own.staging_dlq or not own.is_own(topic))
+
+    async def _audit(self, action: str, by: str, subject: str, facts: Mapping[str, JsonValue]) -> None:
+        entry = Entry(action, by, self._clock.time(), subject, facts)
+        await ship_all(self._own, self._topics.audit, [record_of(entry)])
 
     async def _reader(self) -> Records:
         async with self._opening:

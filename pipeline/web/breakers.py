@@ -50,23 +50,24 @@ async def breakers(call: Call) -> Answer:
 
 
 async def pause(call: Call) -> Answer:
-    """Let nothing through to a target until somebody resumes it: everything for it is parked, in order."""
+    """Let nothing through to a target until somebody resumes it: everything for it is parked, in order, by all
+    workers, over restarts."""
     target = await _audited(call, "breaker.pause")
-    call.application.breakers.pause(target, call.by)
+    await call.application.dead_letters.order_target(target, "pause", by=call.by)
     return _changed(call, target)
 
 
 async def resume(call: Call) -> Answer:
     """End a pause."""
     target = await _audited(call, "breaker.resume")
-    call.application.breakers.resume(target, call.by)
+    await call.application.dead_letters.order_target(target, "resume", by=call.by)
     return _changed(call, target)
 
 
 async def reset(call: Call) -> Answer:
     """Close a breaker now, without waiting for its next probe."""
     target = await _audited(call, "breaker.reset")
-    call.application.breakers.reset(target, call.by)
+    await call.application.dead_letters.order_target(target, "reset", by=call.by)
     return _changed(call, target)
 
 

@@ -1,0 +1,137 @@
+"""Leading one job: page after page, at its rate, until it is through, or is wanted no more.
+
+Owns: the loop, the rate, what is told of the progress. Must not know: how a page is dealt with, who leads what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+from pipeline.clock import Clock
+from pipeline.redrive.index import Index
+from pipeline.redrive.job import Job, JobState, Progress, Wanted
+from pipeline.redrive.model import Coordinates
+from pipeline.redrive.page import Pages
+from pipeline.redrive.selection import LetterState, Selection
+
+__all__ = ["Leader", "page_size", "selection_of"]
+
+MAX_PAGE = 1_000
+_PAGE_S = 0.1
+"""With a rate, a page is what may go in this time: small pages, so that live events find gaps."""
+_TELL_S = 1.0
+
+
+def page_size(rate: float) -> int:
+    """How many letters are dealt with at once: what may be repeated after a crash."""
+    return MAX_PAGE if rate <= 0 else max(1, min(MAX_PAGE, int(rate * _PAGE_S)))
+
+
+def selection_of(job: Job) -> Selection:
+    """What a job selects: open letters that had failed when it was ordered, so that it never meets its own."""
+    until = job.selection.until_at
+    until = job.created_at if until is None else min(until, job.created_at)
+    return replace(job.selection, until_at=until, state=LetterState.OPEN)
+
+
+@dataclass(slots=True)
+class _Standing:
+    """How far the leader is."""
+
+    total: int
+    done: int
+    held: Counter[str]
+    after: Coordinates | None
+
+
+class Leader:
+    """Leads one job in one epoch. `now_wanted` is what the operator wants now, None once another worker leads;
+    `tell` writes progress to the log; `audit` an audit record of the job's end."""
+
+    def __init__(
+        self,
+        job: Job,
+        index: Index,
+        pages: Pages,
+        clock: Clock,
+        now_wanted: Callable[[], Wanted | None],
+        tell: Callable[[Progress], Awaitable[None]],
+        audit: Callable[[JobState, int, Mapping[str, int]], Awaitable[None]],
+        epoch: int,
+        worker: str,
+    ) -> None:
+        self._job = job
+        self._index = index
+        self._pages = pages
+        self._clock = clock
+        self._now_wanted = now_wanted
+        self._tell = tell
+        self._audit = audit
+        self._epoch = epoch
+        self._worker = worker
+        self._standing = _Standing(job.total or 0, job.done, Counter(job.held), job.after)
+        self._told_at = -math.inf
+
+    async def lead(self) -> None:
+        """Lead until the job has ended, is paused, or another leads it. Raises what Kafka raises."""
+        job, standing, queries = self._job, self._standing, self._index.queries
+        await self._index.caught_up()  # what others have ended is not done again
+        selection = selection_of(job)
+        standing.done = await asyncio.to_thread(queries.ended_by, job.id)
+        if job.total is None:
+            found = await asyncio.to_thread(queries.preview, selection, 1)
+            standing.total = standing.done + found.count
+        await self._say(JobState.RUNNING)
+        limit, due = page_size(job.rate), self._clock.monotonic()
+        while (wanted := self._now_wanted()) is Wanted.RUN:
+            letters = await asyncio.to_thread(queries.in_staged_order, selection, standing.after, limit)
+            if not letters:
+                await self._end(JobState.DONE)
+                return
+            count, held = await self._pages.deal_with(job, letters)
+            standing.done += count
+            standing.held.update(held)
+            last = letters[-1]
+            standing.after = Coordinates(last.topic, last.partition, last.offset)
+            if job.rate > 0:  # what was missed is not made up for
+                due = max(due, self._clock.monotonic() - _PAGE_S) + len(letters) / job.rate
+            await self._rest(due)
+        if wanted is Wanted.PAUSE:
+            await self._say(JobState.PAUSED)
+        elif wanted is Wanted.CANCEL:
+            await self._end(JobState.CANCELLED)
+
+    async def _rest(self, until: float) -> None:
+        """Wait for the next page, giving signs of life."""
+        while self._now_wanted() is Wanted.RUN:
+            now = self._clock.monotonic()
+            if now - self._told_at >= _TELL_S:
+                await self._say(JobState.RUNNING)
+            if now >= until:
+                return
+            await asyncio.sleep(min(_TELL_S, until - now))
+
+    async def _end(self, state: JobState) -> None:
+        await self._audit(state, self._standing.done, self._standing.held)
+        await self._say(state)
+
+    async def _say(self, state: JobState) -> None:
+        self._told_at = self._clock.monotonic()
+        standing = self._standing
+        await self._tell(
+            Progress(
+                job=self._job.id,
+                epoch=self._epoch,
+                worker=self._worker,
+                state=state,
+                total=standing.total,
+                done=standing.done,
+                held=dict(standing.held),
+                after=standing.after,
+                at=self._clock.time(),
+            )
+        )

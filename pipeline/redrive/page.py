@@ -1,0 +1,136 @@
+"""Dealing with one page of dead letters: send back or discard, then say so in `<ns>.dlq.state` (Q3, Q5, T6).
+
+Owns: the order of these writes, which decides what a crash can repeat. Must not know: jobs, pages of a list,
+how fast it is to go.
+
+What is written last is the state, after the copy's acknowledgement: a crash in between repeats this page, never
+loses a letter of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka.errors import UnknownTopicOrPartitionError
+
+from catalog import OwnTopics
+from pipeline.audit import Entry, record_of
+from pipeline.clock import Clock
+from pipeline.kafka.cluster import Cluster
+from pipeline.redrive.entry import state_entry
+from pipeline.redrive.job import Job, JobKind
+from pipeline.redrive.model import Coordinates, Letter
+from pipeline.redrive.records import Records
+from pipeline.redrive.restore import Held, NotRedriven, WayBack, omitted_from, way_back
+from pipeline.redrive.selection import LetterState
+from pipeline.redrive.ship import ship, ship_all
+
+__all__ = ["Pages"]
+
+Outcome = tuple[int, Mapping[str, int]]
+"""How many letters were ended, and how many were left, by reason."""
+
+
+class Pages:
+    """Deals with pages for one leader. `records` reads the letters."""
+
+    def __init__(
+        self, own: Cluster, topics: OwnTopics, clock: Clock, records: Records, max_redrives: int
+    ) -> None:
+        self._own = own
+        self._topics = topics
+        self._clock = clock
+        self._records = records
+        self._max_redrives = max_redrives
+
+    async def deal_with(self, job: Job, letters: Sequence[Letter]) -> Outcome:
+        """Do what the job says with these letters, in their order; all of it is durable when this returns."""
+        places = [Coordinates(letter.topic, letter.partition, letter.offset) for letter in letters]
+        if job.kind is JobKind.DISCARD:
+            await self._discard(job, letters)
+            await self._end(job, places, LetterState.DISCARDED)
+            return len(places), {}
+        return await self._send_back(job, letters, places)
+
+    async def _send_back(self, job: Job, letters: Sequence[Letter], places: Sequence[Coordinates]) -> Outcome:
+        held: Counter[str] = Counter()
+        found = await self._records.read(places)
+        originals = await self._originals(found)
+        ways: dict[str, list[tuple[Coordinates, WayBack]]] = {}
+        for letter, place in zip(letters, places, strict=True):
+            try:
+                way = self._way_back(letter, found.get(place), originals.get(place))
+            except NotRedriven as error:
+                held[error.why] += 1
+            else:
+                ways.setdefault(way.topic, []).append((place, way))
+        count = 0
+        for topic, of_topic in ways.items():
+            try:
+                refusals = await ship(self._own, topic, [(way.partition, way.record) for _, way in of_topic])
+            except UnknownTopicOrPartitionError:
+                held[Held.NO_TOPIC] += len(of_topic)
+                continue
+            sent = [place for index, (place, _) in enumerate(of_topic) if index not in refusals]
+            await self._end(job, sent, LetterState.REDRIVEN)
+            count += len(sent)
+            if refusals:
+                held[Held.REFUSED] += len(refusals)
+        return count, held
+
+    def _way_back(self, letter: Letter, record: Any, original: Any) -> WayBack:
+        if record is None:
+            raise NotRedriven(Held.GONE)
+        return way_back(
+            record,
+            original,
+            staging_topic=self._topics.staging,
+            failed_at=letter.failed_at,
+            max_redrives=self._max_redrives,
+        )
+
+    async def _originals(self, found: Mapping[Coordinates, Any]) -> dict[Coordinates, Any]:
+        """Of the letters without their payload, the records that still have it."""
+        wanted = {}
+        for place, record in found.items():
+            try:
+                origin = omitted_from(record.headers, self._topics.staging)
+            except NotRedriven:
+                continue
+            if origin is not None:
+                wanted[place] = origin
+        if not wanted:
+            return {}
+        originals = await self._records.read(wanted.values())
+        return {place: originals[origin] for place, origin in wanted.items() if origin in originals}
+
+    async def _discard(self, job: Job, letters: Sequence[Letter]) -> None:
+        """An audit record for each: a discard is an end, and must say whose (T6)."""
+        now = self._clock.time()
+        entries = [
+            Entry(
+                "discarded",
+                job.by,
+                now,
+                f"{letter.topic}/{letter.partition}/{letter.offset}",
+                {
+                    "id": letter.id,
+                    "definition": letter.definition,
+                    "topic": letter.topic,
+                    "partition": letter.partition,
+                    "offset": letter.offset,
+                    "error_class": letter.error_class,
+                    "reason": job.reason,
+                    "job": job.id,
+                },
+            )
+            for letter in letters
+        ]
+        await ship_all(self._own, self._topics.audit, map(record_of, entries))
+
+    async def _end(self, job: Job, places: Sequence[Coordinates], state: LetterState) -> None:
+        now = self._clock.time()
+        records = [state_entry(place, state, at=now, by=job.by, job=job.id) for place in places]
+        await ship_all(self._own, self._topics.dlq_state, records)

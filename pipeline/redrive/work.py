@@ -1,0 +1,119 @@
+"""What the leader of a job does, by the kind of the job.
+
+Owns: giving each job its own reader of records, the loop of a scan. Must not know: who leads what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from pydantic import JsonValue
+
+from catalog import OwnTopics
+from pipeline.clock import Clock
+from pipeline.kafka.cluster import Cluster
+from pipeline.kafka.connection import Connection
+from pipeline.redrive.index import Index
+from pipeline.redrive.job import Job, JobKind, JobState, Progress, Wanted
+from pipeline.redrive.jobs import Jobs
+from pipeline.redrive.lead import Leader
+from pipeline.redrive.page import Pages
+from pipeline.redrive.records import Records
+from pipeline.redrive.scan import NOT_A_DEAD_LETTER, scan
+from pipeline.settings import Settings
+
+__all__ = ["Work"]
+
+Audit = Callable[[str, str, str, Mapping[str, JsonValue]], Awaitable[None]]
+
+
+class Work:
+    """Leads the jobs of one worker."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        own: Cluster,
+        topics: OwnTopics,
+        clock: Clock,
+        worker: str,
+        index: Index,
+        jobs: Jobs,
+        audit: Audit,
+    ) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._own = own
+        self._topics = topics
+        self._clock = clock
+        self._worker = worker
+        self._index = index
+        self._jobs = jobs
+        self._audit = audit
+
+    async def lead(self, job: Job, epoch: int) -> None:
+        """Lead a job until it has ended, is paused, or another worker leads it. Raises what Kafka raises."""
+        if job.kind is JobKind.SCAN:
+            await self._scan(job, epoch)
+            return
+        async with Records(self._connection) as records:
+            pages = Pages(self._own, self._topics, self._clock, records, self._settings.max_redrives)
+            leader = Leader(
+                job,
+                self._index,
+                pages,
+                self._clock,
+                lambda: self._jobs.wanted(job.id, epoch),
+                self._jobs.tell,
+                lambda state, done, held: self._ended(job, state, done, held),
+                epoch,
+                self._worker,
+            )
+            await leader.lead()
+
+    async def _scan(self, job: Job, epoch: int) -> None:
+        """A scan begins anew each time it is led: what is in the index already costs it only the reading."""
+        await self._index.caught_up()
+        total = done = alien = 0
+        state = JobState.DONE
+        topic = job.selection.topic or ""
+        async for read, known, others in scan(
+            topic, self._connection, self._own, self._topics, self._index.queries
+        ):
+            total, done, alien = total + read, done + known, alien + others
+            wanted = self._jobs.wanted(job.id, epoch)
+            if wanted is None:
+                return
+            if wanted is not Wanted.RUN:
+                state = JobState.PAUSED if wanted is Wanted.PAUSE else JobState.CANCELLED
+                break
+            await self._tell_scan(job, epoch, JobState.RUNNING, total, done, alien)
+        if state.is_final:
+            await self._ended(job, state, done, {NOT_A_DEAD_LETTER: alien} if alien else {})
+        await self._tell_scan(job, epoch, state, total, done, alien)
+
+    async def _tell_scan(
+        self, job: Job, epoch: int, state: JobState, total: int, done: int, alien: int
+    ) -> None:
+        held = {NOT_A_DEAD_LETTER: alien} if alien else {}
+        progress = Progress(
+            job=job.id,
+            epoch=epoch,
+            worker=self._worker,
+            state=state,
+            total=total,
+            done=done,
+            held=held,
+            at=self._clock.time(),
+        )
+        await self._jobs.tell(progress)
+
+    async def _ended(self, job: Job, state: JobState, done: int, held: Mapping[str, int]) -> None:
+        facts: dict[str, JsonValue] = {
+            "selection": dict(job.selection.as_text()),
+            "count": done,
+            "held": dict(held),
+            "reason": job.reason,
+        }
+        await self._audit(f"{job.kind}.{state}", job.by, job.id, facts)

@@ -1,0 +1,146 @@
+"""Who leads which job, by the log alone: workers agree without asking each other (O2)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import pytest
+
+from pipeline.redrive.board import LEASE_S, Board
+from pipeline.redrive.job import Claim, JobKind, JobState, NoSuchJob, Order, Progress, Wanted, read_told
+
+TOPIC = {"topic": "a.dlq"}
+
+
+def order(job: str, selection: Mapping[str, str] = TOPIC, want: Wanted = Wanted.RUN) -> Order:
+    """An order."""
+    return Order(
+        job=job, kind=JobKind.REDRIVE, selection=selection, rate=0, by="ann", reason="", at=1.0, want=want
+    )
+
+
+def claim(job: str, epoch: int, worker: str = "w1") -> Claim:
+    """A claim."""
+    return Claim(job=job, epoch=epoch, worker=worker)
+
+
+def progress(job: str, epoch: int, state: JobState = JobState.RUNNING, worker: str = "w1") -> Progress:
+    """A sign of life."""
+    return Progress(job=job, epoch=epoch, worker=worker, state=state, total=10, done=4, at=2.0)
+
+
+def told(*records: Order | Claim | Progress, at: float = 0.0) -> Board:
+    """A board that has read these."""
+    board = Board()
+    for record in records:
+        board.take(record, at)
+    return board
+
+
+def test_the_first_claim_counts() -> None:
+    """O2: of several claims to an epoch the first in the log leads, whoever reads it."""
+    board = told(order("j"), claim("j", 1, "w1"), claim("j", 1, "w2"), claim("j", 3, "w3"))
+    assert board.leads("j", 1, "w1")
+    assert board.led_by("w1") == {"j": 1}
+    assert not board.led_by("w2")
+    assert board.job("j").state is JobState.RUNNING
+    assert board.claimable(1.0) == {}
+
+
+def test_a_leader_that_is_silent_is_followed() -> None:
+    """O2: after the lease another may lead; the former one finds out from the log, and is not listened to."""
+    board = told(order("j"), claim("j", 1, "w1"), progress("j", 1))
+    assert board.claimable(LEASE_S - 0.1) == {}
+    assert board.claimable(LEASE_S) == {"j": 2}
+    board.take(claim("j", 2, "w2"), LEASE_S)
+    assert not board.leads("j", 1, "w1")
+    board.take(progress("j", 1, JobState.DONE, "w1"), LEASE_S + 1)
+    assert board.job("j").state is JobState.RUNNING
+    board.take(progress("j", 2, JobState.DONE, "w2"), LEASE_S + 2)
+    assert board.job("j").state is JobState.DONE
+    assert board.claimable(1_000.0) == {}
+
+
+def test_jobs_that_may_meet_run_one_after_the_other() -> None:
+    """Q5: two jobs that may select the same letters never run at once, in the order in which they were ordered;
+    those of different topics do."""
+    board = told(order("1"), order("2"), order("3", {"topic": "b.dlq"}), order("4", {}))
+    assert board.claimable(0.0) == {"1": 1, "3": 1}
+    for record in (claim("2", 1), claim("1", 1), claim("3", 1), claim("4", 1)):
+        board.take(record, 0.0)
+    assert board.led_by("w1") == {"1": 1, "3": 1}
+    board.take(progress("1", 1, JobState.DONE), 1.0)
+    assert board.claimable(1.0) == {"2": 1}
+    board.take(claim("2", 1), 1.0)
+    board.take(progress("2", 1, JobState.FAILED), 2.0)
+    board.take(progress("3", 1, JobState.CANCELLED), 2.0)
+    assert board.claimable(2.0) == {"4": 1}
+
+
+def test_a_paused_job_lets_others_go() -> None:
+    """O2: paused, it is led by nobody and stands in nobody's way; resumed, it waits until the way is free."""
+    board = told(order("1"), claim("1", 1), order("1", want=Wanted.PAUSE), order("2"))
+    assert board.job("1").state is JobState.RUNNING  # its leader has not come to it yet
+    assert board.claimable(0.0) == {}
+    board.take(progress("1", 1, JobState.PAUSED), 1.0)
+    assert board.job("1").state is JobState.PAUSED
+    assert board.claimable(1.0) == {"2": 1}
+    board.take(claim("2", 1), 1.0)
+    board.take(order("1"), 2.0)
+    assert board.job("1").state is JobState.WAITING
+    assert board.claimable(2.0) == {}
+    board.take(progress("2", 1, JobState.DONE), 3.0)
+    assert board.claimable(3.0) == {"1": 2}
+
+
+def test_a_cancelled_job_wants_a_leader_who_ends_it() -> None:
+    """O2: also one that nobody leads ends, and says so."""
+    board = told(order("1", want=Wanted.PAUSE), order("1", want=Wanted.CANCEL))
+    assert board.claimable(0.0) == {"1": 1}
+
+
+def test_all_workers_agree() -> None:
+    """O2: whatever is told in whatever order, two readers of the log have the same leaders, at most one a topic."""
+    chance = random.Random(5)
+    for _ in range(300):
+        mine, theirs = Board(), Board()
+        for step in range(40):
+            job, epoch, worker = chance.choice("123"), chance.randint(1, 4), chance.choice(["w1", "w2"])
+            options: list[Order | Claim | Progress] = [
+                order(job, chance.choice([TOPIC, {"topic": "b.dlq"}]), chance.choice(list(Wanted))),
+                claim(job, epoch, worker),
+                progress(job, epoch, chance.choice(list(JobState)), worker),
+            ]
+            record = chance.choice(options)
+            mine.take(record, step)
+            theirs.take(record, step * 100.0)
+        assert [(job.id, job.leader, job.state) for job in mine.jobs()] == [
+            (job.id, job.leader, job.state) for job in theirs.jobs()
+        ]
+
+
+def test_what_the_log_may_hold() -> None:
+    """N4: records of the log come out as they went in; whatever else is there is passed over."""
+    for record in (order("j"), claim("j", 2), progress("j", 2)):
+        _, value, _ = record.record()
+        assert read_told(value) == record
+    for junk in (None, b"", b"{", b"[]", b'{"told":"order"}', b'{"told":"x"}', b"\xff"):
+        assert read_told(junk) is None
+    hostile = order("j", {"colour": "red"}).record()[1]
+    assert read_told(hostile) is None
+    with pytest.raises(NoSuchJob):
+        told().job("j")
+    assert len({record.key for record in (order("j"), claim("j", 1), claim("j", 2), progress("j", 1))}) == 4
+
+
+def test_old_jobs_are_forgotten() -> None:
+    """The board is bounded: of ended jobs the last few hundred are remembered, of others all."""
+    board = told(order("open"))
+    for number in range(500):
+        board.take(order(f"j{number}", {"topic": f"{number}.dlq"}), 0.0)
+        board.take(progress(f"j{number}", 1, JobState.DONE), 0.0)
+    names = [job.id for job in board.jobs()]
+    assert len(names) < 210
+    assert names[0] == "j499"
+    assert names[-1] == "open"
