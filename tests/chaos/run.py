@@ -129,7 +129,7 @@ def _strike(plan: Plan, rig: Rig, outcome: Outcome, say: Callable[[str], None]) 
 
 
 def _make(rig: Rig, strike: Strike, outcome: Outcome, say: Callable[[str], None]) -> None:
-    unfinished = _unfinished(rig)
+    unfinished = max(0, _unfinished(rig))
     outcome.faults[strike.fault] += 1
     outcome.hits += unfinished > 0
     say(f"{strike.fault} ({unfinished:,} staged and not committed)")

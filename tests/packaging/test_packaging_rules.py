@@ -182,3 +182,11 @@ def _settings(text: str) -> list[str]:
 
 def _text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8", errors="replace")
+
+
+def test_the_failure_model_names_tests_that_exist() -> None:
+    """Each promise in docs/failure-model.md names the test that shows it, and there is such a test."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", _text("docs/failure-model.md"))
+    assert len(named) >= 15
+    for file, test in named:
+        assert f"def {test}(" in _text(file), f"{file}::{test}"
