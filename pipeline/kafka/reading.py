@@ -1,7 +1,7 @@
 """Reading fetched record batches so that no record, whoever wrote it, can stop its partition.
 
-Owns: what happens where aiokafka's parser gives up on a header name that is not UTF-8. Must not know: who
-reads, or what a record means.
+Owns: what happens where aiokafka's parser gives up on a header name that is not UTF-8; handing records out as
+they were parsed. Must not know: who reads, or what a record means.
 
 Kafka calls header names UTF-8, but no broker looks, and other clients write any bytes. aiokafka raises from the
 middle of a fetch, again and again, and what lies behind such a record is never reached. Here the rest of that
@@ -11,20 +11,30 @@ can repeat them.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy, _DefaultRecordPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 from aiokafka.record.util import decode_varint
 
-__all__ = ["read_any_header_name"]
+__all__ = ["hand_out_as_parsed", "read_any_header_name"]
 
 
 def read_any_header_name() -> None:
     """Let all aiokafka consumers of this process read header names of any bytes. Idempotent."""
     fetcher.MemoryRecords = _Fetched
     fetcher.PartitionRecords = _PartitionRecords
+
+
+def hand_out_as_parsed(topic: str) -> None:
+    """Let the consumers of this process hand out this topic's records as aiokafka's parser made them.
+
+    They have offset, timestamp, key, value and headers. aiokafka copies each into an object that also names topic
+    and partition, in Python, which costs as much as parsing does.
+    """
+    _PartitionRecords.as_parsed |= {topic}
 
 
 class _Fetched:
@@ -41,16 +51,30 @@ class _Fetched:
 class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
     """aiokafka's iterator over the records of a fetch; reads on where a header name ends it."""
 
+    as_parsed: ClassVar[frozenset[str]] = frozenset()
     _records: _Fetched | _FetchedLeniently
+    _records_iterator: Iterator[Any]
 
-    def __next__(self) -> Any:
+    def __init__(self, tp: Any, *arguments: Any, **named: Any) -> None:
+        super().__init__(tp, *arguments, **named)
+        if tp.topic in self.as_parsed:
+            self._consumer_record = _as_parsed
+
+    def __iter__(self) -> Iterator[Any]:
+        # Not ourselves: a call less for each record. Who stops half-way goes on here later.
+        return self._records_iterator
+
+    def _unpack_records(self) -> Iterator[Any]:
         try:
-            return super().__next__()
+            yield from super()._unpack_records()
         except UnicodeDecodeError:
             assert isinstance(self._records, _Fetched)  # the other one raises nothing
             self._records = _FetchedLeniently(self._records.data, self.next_fetch_offset)
-            self._records_iterator = self._unpack_records()
-            return super().__next__()
+            yield from super()._unpack_records()
+
+
+def _as_parsed(_place: object, record: Any) -> Any:
+    return record
 
 
 class _FetchedLeniently(_MemoryRecordsPy):  # type: ignore[misc]

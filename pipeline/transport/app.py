@@ -18,9 +18,10 @@ from mode import CrashingSupervisor
 from yarl import URL
 
 from catalog import OwnTopics
-from pipeline.kafka.reading import read_any_header_name
+from pipeline.kafka.reading import hand_out_as_parsed, read_any_header_name
 from pipeline.settings import Settings
 from pipeline.transport.consumer import Consumer
+from pipeline.transport.garbage import collect_seldom
 from pipeline.transport.recovery import Tables
 from pipeline.transport.tenant import Tenant
 from pipeline.transport.watchdog import end_process_after
@@ -66,6 +67,8 @@ class App(faust.App):
         await super().on_start()
         if self.prepare is not None:
             await self.prepare()
+        if self.in_worker:
+            self.add_future(collect_seldom())
 
     async def stop(self) -> None:
         """Stop everything. A worker process whose stop takes too long is ended with exit status 1."""
@@ -106,6 +109,7 @@ def make_app(settings: Settings) -> App:
     """A Faust app for these settings, without agents or pages."""
     read_any_header_name()
     own = OwnTopics(settings.namespace)
+    hand_out_as_parsed(own.staging)
     url = [URL(f"aiokafka://{server}") for server in settings.brokers]
     app = App(
         own.group,
