@@ -228,23 +228,25 @@ class Sweep:
         """Near the end open the rooms; at the end, with everything ended, let what is in them go straight."""
         position = await reader.position(place)
         now = self._clock.monotonic()
-        for backlog in list(self._wanted.get(place.partition, {}).values()):
-            cursor = backlog.cursor
-            if backlog.room is None:
-                if cursor is None or position < cursor.last - _NEAR:
-                    continue
+        wanted = self._wanted.get(place.partition, {})
+        for backlog in wanted.values():
+            if backlog.room is None and backlog.cursor and position >= backlog.cursor.last - _NEAR:
                 backlog.room = []
                 self._room_since[backlog] = now
-            if backlog.under_way:
-                pass  # what is being parked now is behind any end that could be asked for
-            elif backlog not in self._ends:
-                self._ends[backlog] = (await reader.ends([place]))[place]
-            elif position >= self._ends[backlog] and not self._out[backlog]:
+        # What is being parked now is behind any end that could be asked for.
+        unasked = [
+            b for b in wanted.values() if b.room is not None and not b.under_way and b not in self._ends
+        ]
+        if unasked:
+            end = (await reader.ends([place]))[place]
+            self._ends.update((backlog, end) for backlog in unasked if backlog.room is not None)
+        for backlog in [b for b in wanted.values() if b.room is not None]:
+            at_end = backlog in self._ends and position >= self._ends[backlog]
+            if at_end and not self._out[backlog]:
                 self._forget(backlog)
                 for stray in self._partitions[backlog.partition].close(backlog):
                     stray.deliver()
-                continue
-            if now - self._room_since[backlog] > self._room_s and backlog.room is not None:
+            elif now - self._room_since[backlog] > self._room_s:
                 self._close_room(backlog)
 
     async def _until_there_is_room(self) -> None:

@@ -6,43 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
-from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from devtools.kafka import Cluster
 from tests.broker_fixtures import skipping
 from tests.kafka_client import create_topic, partition_count, read_all, record_count, wait_until
+from tests.parking.guarded import GUARDED, SICK, WELL, deny
 from tests.parking.parked_shop import ParkedShop, readiness
-
-SICK, WELL = "order.created", "report.made"
-_GUARDED = {
-    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    "allow.everyone.if.no.acl.found": "true",
-}
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Cluster]:
     """A broker that looks at who may write where."""
-    with skipping(), Cluster(extra_config=_GUARDED) as cluster:
+    with skipping(), Cluster(extra_config=GUARDED) as cluster:
         yield cluster
-
-
-def make_sick(shop: ParkedShop, *, sick: bool = True) -> None:
-    """Take from everybody the right to write to the target, or give it back."""
-    admin = AdminClient({"bootstrap.servers": shop.bootstrap})
-    at = (ResourceType.TOPIC, shop.topic(SICK), ResourcePatternType.LITERAL, "User:*", "*")
-    if sick:
-        rules = [
-            AclBinding(*at, AclOperation.WRITE, AclPermissionType.DENY),
-            AclBinding(*at, AclOperation.ALL, AclPermissionType.ALLOW),
-        ]
-        futures = list(admin.create_acls(rules).values())
-    else:
-        every = AclBindingFilter(*at, AclOperation.ANY, AclPermissionType.ANY)
-        futures = list(admin.delete_acls([every]).values())
-    for future in futures:
-        future.result(30)
 
 
 def test_a_second_worker_joins_while_events_are_parked(guarded: Cluster, namespace: str) -> None:
@@ -51,7 +27,7 @@ def test_a_second_worker_joins_while_events_are_parked(guarded: Cluster, namespa
     straight, none of them twice."""
     shop = ParkedShop(guarded.bootstrap, guarded.bootstrap, namespace)
     create_topic(guarded.bootstrap, shop.topic(SICK), 3)
-    make_sick(shop)
+    deny(guarded.bootstrap, shop.topic(SICK))
     with shop.worker() as first:
         first.wait_ready()
         shop.stage(SICK, 300)
@@ -64,7 +40,7 @@ def test_a_second_worker_joins_while_events_are_parked(guarded: Cluster, namespa
             second.wait_ready()
             shop.stage(SICK, 300)
             shop.wait_committed(second)
-            make_sick(shop, sick=False)
+            deny(guarded.bootstrap, shop.topic(SICK), denied=False)
             shop.wait_delivered(repeats=True)  # what is being sent while the right comes back may come twice
             shop.wait_drained()
             doubles = len(shop.on(SICK)) - 600
@@ -100,7 +76,7 @@ def test_a_full_partition_waits(guarded: Cluster, namespace: str) -> None:
     name; once the target is well all arrives, in order."""
     shop = ParkedShop(guarded.bootstrap, guarded.bootstrap, namespace)
     create_topic(guarded.bootstrap, shop.topic(SICK), 3)
-    make_sick(shop)
+    deny(guarded.bootstrap, shop.topic(SICK))
     with shop.worker({"STREAMING_PARK_MAX_BYTES": "20000"}) as worker:
         worker.wait_ready()
         shop.stage(SICK, 200, tenants=1)
@@ -108,7 +84,7 @@ def test_a_full_partition_waits(guarded: Cluster, namespace: str) -> None:
         shop.stage(SICK, 200, tenants=1)
         wait_until(lambda: "PARK_MAX_BYTES" in readiness(worker), 30, "a partition that waits")
         assert record_count(guarded.bootstrap, shop.topic("parked")) == 200
-        make_sick(shop, sick=False)
+        deny(guarded.bootstrap, shop.topic(SICK), denied=False)
         shop.wait_delivered(60)
         shop.wait_committed(worker)
 
