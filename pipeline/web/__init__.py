@@ -10,14 +10,20 @@ from aiohttp import web
 from pipeline.application import Application
 from pipeline.clock import SYSTEM_CLOCK
 from pipeline.errors import SettingsError
-from pipeline.web import audit, breakers, catalog, openapi, overview
+from pipeline.web import audit, breakers, catalog, dead_letters, jobs, openapi, overview
 from pipeline.web.gate import Gate
 from pipeline.web.site import Site
 from pipeline.web.vitals import Vitals
 
 __all__ = ["register"]
 
-_NAVIGATION = (("/", "Overview"), ("/breakers/", "Breakers"), ("/catalog/", "Catalog"), ("/audit/", "Audit"))
+_NAVIGATION = (
+    ("/", "Overview"),
+    ("/dlq/", "Dead letters"),
+    ("/breakers/", "Breakers"),
+    ("/catalog/", "Catalog"),
+    ("/audit/", "Audit"),
+)
 
 
 def register(application: Application) -> None:
@@ -35,6 +41,8 @@ def register(application: Application) -> None:
     routes = (
         *vitals.routes,
         *overview.routes(vitals, clock),
+        *dead_letters.ROUTES,
+        *jobs.ROUTES,
         *breakers.ROUTES,
         *catalog.ROUTES,
         *audit.ROUTES,

@@ -1,11 +1,12 @@
 """The page `/breakers/`: each target's breaker, what is parked behind it, and what an operator can decide about it.
 
-Owns: showing them, the three changes with their audit records (O3). Must not know: when a breaker opens by itself,
-how parking works.
+Owns: showing them, the three changes with their audit records (O3). Must not know: when a breaker opens by
+itself, how parking works, how an order reaches every worker.
 """
 
 from __future__ import annotations
 
+from typing import Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field
@@ -50,37 +51,31 @@ async def breakers(call: Call) -> Answer:
 
 
 async def pause(call: Call) -> Answer:
-    """Let nothing through to a target until somebody resumes it: everything for it is parked, in order, by all
-    workers, over restarts."""
-    target = await _audited(call, "breaker.pause")
-    await call.application.dead_letters.order_target(target, "pause", by=call.by)
-    return _changed(call, target)
+    """Let nothing through to a target until somebody resumes it: everything for it is parked, in order."""
+    return await _order(call, "pause")
 
 
 async def resume(call: Call) -> Answer:
     """End a pause."""
-    target = await _audited(call, "breaker.resume")
-    await call.application.dead_letters.order_target(target, "resume", by=call.by)
-    return _changed(call, target)
+    return await _order(call, "resume")
 
 
 async def reset(call: Call) -> Answer:
     """Close a breaker now, without waiting for its next probe."""
-    target = await _audited(call, "breaker.reset")
-    await call.application.dead_letters.order_target(target, "reset", by=call.by)
-    return _changed(call, target)
+    return await _order(call, "reset")
 
 
-async def _audited(call: Call, action: str) -> str:
-    """The target of a request, once the change is written down. Raises `Problem` 404."""
+async def _order(call: Call, want: Literal["pause", "resume", "reset"]) -> Answer:
+    """Order it for all workers; it is in the audit first. Raises `Problem` 404."""
     target = call.path["target"]
     try:
         state = call.application.breakers.state(target)
     except UnknownTarget as error:
         raise Problem(404, str(error)) from None
     facts = {"reason": call.given(Why).reason, "state": state.value}
-    await call.application.audit(Entry(action, call.by, SYSTEM_CLOCK.time(), target, facts))
-    return target
+    await call.application.audit(Entry(f"breaker.{want}", call.by, SYSTEM_CLOCK.time(), target, facts))
+    await call.application.dead_letters.order_target(target, want, by=call.by)
+    return _changed(call, target)
 
 
 def _changed(call: Call, target: str) -> Answer:

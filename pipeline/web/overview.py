@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pipeline.breaker import State
 from pipeline.clock import Clock
 from pipeline.parking.breakers import TargetState
+from pipeline.redrive.model import TopicSummary
 from pipeline.transport.readiness import Readiness
 from pipeline.web.charts import Chart, charts
 from pipeline.web.history import EVERY_S, Point
@@ -51,6 +52,9 @@ class Overview(BaseModel):
     totals: dict[str, float]
     lag: int | None
     parked: int
+    dead: int
+    """Open dead letters, of all workers."""
+    dead_topics: list[TopicSummary]
     partitions: list[PartitionNow]
     points: list[Point]
 
@@ -79,12 +83,15 @@ def routes(vitals: Vitals, clock: Clock) -> tuple[Route, ...]:
         ]
         known = [at.lag for at in partitions if at.lag is not None]
         points = vitals.history.points
+        dead = await call.application.dead_letters.overview()
         found = Overview(
             ready=readiness.ready,
             attention=list(attention(readiness, targets, points, clock.time())),
             totals=vitals.history.totals(),
             lag=sum(known) if known else None,
             parked=sum(parked.records for parked in call.application.parked()),
+            dead=dead.open,
+            dead_topics=[topic for topic in dead.topics if topic.open],
             partitions=partitions,
             points=list(points),
         )

@@ -102,7 +102,7 @@ class Site:
         try:
             connection.request(method, path, body, {**cookies, **headers})
             response = connection.getresponse()
-            text = response.read().decode()
+            text = response.read().decode(errors="replace")
         finally:
             connection.close()
         for cookie in response.headers.get_all("Set-Cookie") or []:

@@ -17,7 +17,17 @@ from tests.worker_harness import WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
-PAGES = ("/", "/breakers/", "/catalog/", "/catalog/order.created/", "/audit/")
+PAGES = (
+    "/",
+    "/dlq/",
+    "/dlq/no.such.dlq/",
+    "/jobs/",
+    "/jobs/preview",
+    "/breakers/",
+    "/catalog/",
+    "/catalog/order.created/",
+    "/audit/",
+)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -191,7 +201,7 @@ def test_the_api_is_described(site: Site) -> None:
     """O1: the OpenAPI document names every address that gives JSON, with its data and who may ask."""
     document = site.get("/openapi.json").data
     assert document["openapi"] == "3.1.0"
-    assert set(PAGES) - {"/catalog/order.created/"} <= set(document["paths"])
+    assert set(PAGES) - {"/catalog/order.created/", "/dlq/no.such.dlq/"} <= set(document["paths"])
     pause = document["paths"]["/breakers/{target}/pause"]["post"]
     assert pause["security"] == [{"token": []}]
     assert pause["requestBody"]["content"][JSON]["schema"] == {"$ref": "#/components/schemas/Why"}
