@@ -165,6 +165,8 @@ class Application(Tenant):
             await self._cluster(target_cluster(settings), options) if settings.targets_apart else self._own
         )
         await self._own.producer.connected()
+        if settings.targets_apart:
+            await target_cluster(settings).check_trust()  # that cluster may be down, but not refuse us
         if not settings.topics_autocreate:
             await check_topics(settings, self.catalog, self._targets, self.specs)
         await know_own_topics(settings, self.catalog, self._own, self.specs)

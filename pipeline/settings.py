@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, Self, get_args, get_origin
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -23,6 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import SettingsError
+from pipeline.setting_security import SecuritySettings, joint_problems
 from pipeline.setting_types import Namespace, Seconds, Servers, Source, Tokens, TypePrefix
 
 __all__ = ["PREFIX", "Settings", "reference"]
@@ -33,7 +33,7 @@ _ORDERED = (("max_payload_bytes", "max_record_bytes"), ("stage_timeout_s", "reco
 _FOREIGN = frozenset({"STREAMING_TEST_BROKERS"})
 
 
-class Settings(BaseModel):
+class Settings(SecuritySettings):
     """All settings, frozen. Build one with `Settings.from_env(os.environ)`, or by keyword in tests.
 
     Raises `SettingsError` naming each wrong variable.
@@ -235,6 +235,9 @@ def _joint_problems(settings: Settings, wrong: set[str]) -> Iterator[str]:
         for name in _REQUIRED:
             if name not in wrong and not getattr(settings, name):
                 yield f"{_variable(name)}: required while {PREFIX}ENABLED is true"
+    if not any("tls_" in name or "sasl_" in name for name in wrong):
+        sets = [settings.security, *([settings.target_security] if settings.targets_apart else [])]
+        yield from dict.fromkeys(problem for one in sets for problem in joint_problems(one))
     for low, high in _ORDERED:
         if not wrong & {low, high} and getattr(settings, high) < getattr(settings, low):
             yield f"{_variable(high)}: must not be less than {_variable(low)}"
@@ -257,6 +260,8 @@ def _problem(detail: ErrorDetails) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None:
+        return ""
     if isinstance(value, tuple):
         return ",".join(value)
     return str(value)
@@ -265,7 +270,8 @@ def _shown(value: object) -> str:
 def reference() -> str:
     """The text of `.env.reference`: each variable with type, default and purpose."""
     lines = ["# Every setting of Stagepost: purpose, then the variable with its default.", ""]
-    for name, field in Settings.model_fields.items():
+    own = {name: field for name, field in Settings.model_fields.items() if name in Settings.__annotations__}
+    for name, field in (own | Settings.model_fields).items():
         lines += [
             f"# {field.description} ({_kind(field)})",
             f"{_variable(name)}={_shown(field.default)}",
@@ -275,11 +281,16 @@ def reference() -> str:
 
 
 def _kind(field: FieldInfo) -> str:
-    if get_origin(field.annotation) is Literal:
-        return "|".join(get_args(field.annotation))
+    annotation = field.annotation
+    if type(None) in get_args(annotation):  # may be left open
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    if annotation is bool:
+        return "true|false"
     if field.examples:
         return str(field.examples[0])
-    kinds = {bool: "true|false", int: "integer", float: "number", tuple: "host:port,..."}
+    kinds = {int: "integer", float: "number", tuple: "host:port,..."}
     return kinds.get(type(field.default), "text") if field.annotation is not float else "number"
 
 

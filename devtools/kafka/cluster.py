@@ -31,7 +31,9 @@ class Cluster:
     override the tool's own. `engine`: what runs them (choice.py). `quick_start`: leave the JVM's second
     compiler out, which starts a broker sooner; say False for benchmarks. `heap_mb`: the Java heap of each
     broker. `run_root`: where the scratch folder is made. `doors`: names of further ways in, each of which can be
-    shut (door.py): lower-case letters. A context manager that starts on entry.
+    shut (door.py): lower-case letters. `listeners`: further ones by name (upper-case letters), each with its security
+    protocol; what else they need stands in `extra_config`, and as it names files of this machine, brokers with
+    `listeners` run on the JVM. A context manager that starts on entry.
     """
 
     def __init__(
@@ -44,13 +46,15 @@ class Cluster:
         heap_mb: int = 400,
         run_root: Path = RUN,
         doors: Sequence[str] = (),
+        listeners: Mapping[str, str] | None = None,
     ) -> None:
         self.nodes: tuple[Node, ...] = ()
         self.doors: dict[str, Door] = {}
         self._door_names = tuple(doors)
         self._count = nodes
         self._options = Options(dict(extra_config or {}), quick_start, heap_mb)
-        self._engine_name: EngineName = engine
+        self._listeners = dict(listeners or {})
+        self._engine_name: EngineName = "jvm" if listeners else engine
         self._run_root = run_root
         self._engine: Engine | None = None
         self._scratch: Scratch | None = None
@@ -59,6 +63,16 @@ class Cluster:
     def bootstrap(self) -> str:
         """`host:port` of every node, separated by commas."""
         return ",".join(node.bootstrap for node in self.nodes)
+
+    def listener(self, name: str) -> str:
+        """`host:port` of every node's further listener of that name, separated by commas."""
+        ports = (
+            entrance.port
+            for node in self.nodes
+            for entrance in node.address.entrances
+            if entrance.name == name
+        )
+        return ",".join(f"127.0.0.1:{port}" for port in ports)
 
     @property
     def engine(self) -> str:
@@ -119,7 +133,7 @@ class Cluster:
 
     def _start_once(self, engine: Engine, timeout_s: float) -> None:
         self._scratch = Scratch(self._run_root)
-        addresses = free_addresses(self._count, self._door_names)
+        addresses = free_addresses(self._count, self._door_names, self._listeners)
         self.nodes = engine.create(addresses, self._options, self._scratch)
         for number, name in enumerate(self._door_names):
             self.doors[name] = Door(name, _ports(addresses, number))

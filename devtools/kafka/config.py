@@ -19,11 +19,12 @@ _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """A further port of a node for clients, which are told another one: that of a proxy (door.py)."""
+    """A further port of a node for clients, which are told another one where there is a proxy (door.py)."""
 
     name: str
     port: int
     told: int
+    protocol: str = "PLAINTEXT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,18 @@ class Options:
         return ("-XX:+UseSerialGC", "-Xshare:auto", *quick)
 
 
-def free_addresses(count: int, doors: Sequence[str] = ()) -> tuple[Address, ...]:
-    """Choose free ports for `count` nodes, numbered from 1, with an entrance for each of the doors.
+def free_addresses(
+    count: int, doors: Sequence[str] = (), listeners: Mapping[str, str] | None = None
+) -> tuple[Address, ...]:
+    """Choose free ports for `count` nodes, numbered from 1, with an entrance for each of the doors and `listeners`.
 
     They lie below the range the kernel takes for outgoing connections: else a client that retries while
     a broker is down could itself be given the broker's port, and the broker could not come back.
     """
+    protocols = listeners or {}
     held: list[socket.socket] = []
     try:
-        while len(held) < count * (2 + 2 * len(doors)):
+        while len(held) < count * (2 + 2 * len(doors) + len(protocols)):
             taken = _try_port(random.randrange(_LOWEST_PORT, _first_ephemeral()))  # noqa: S311 - no secret
             if taken is not None:
                 held.append(taken)
@@ -73,7 +77,10 @@ def free_addresses(count: int, doors: Sequence[str] = ()) -> tuple[Address, ...]
             node_id,
             next(ports),
             next(ports),
-            tuple(Entrance(name.upper(), next(ports), next(ports)) for name in doors),
+            (
+                *(Entrance(name.upper(), next(ports), next(ports)) for name in doors),
+                *(Entrance(name, (port := next(ports)), port, of) for name, of in protocols.items()),
+            ),
         )
         for node_id in range(1, count + 1)
     )
@@ -99,8 +106,8 @@ def properties(address: Address, all_of: Sequence[Address], data: str, *extra: M
         + "".join(f",{entrance.name}://127.0.0.1:{entrance.port}" for entrance in address.entrances),
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{address.port}" + told(address),
         "listener.security.protocol.map": ",".join(
-            f"{name}:PLAINTEXT"
-            for name in ("PLAINTEXT", "CONTROLLER", *(entrance.name for entrance in address.entrances))
+            ("PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT")
+            + tuple(f"{entrance.name}:{entrance.protocol}" for entrance in address.entrances)
         ),
         "log.dirs": data,
         "auto.create.topics.enable": "false",

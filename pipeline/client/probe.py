@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from pipeline.client.direct import DirectPath
 from pipeline.client.other_way import OtherWay
 from pipeline.kafka.producer import Producer
+from pipeline.kafka.security import SecurityRefused
 from pipeline.outbox.errors import OutboxUnavailable
 from pipeline.types import Health
 
@@ -30,7 +31,7 @@ async def broker_health(
         async with asyncio.timeout(limit_s):
             await direct.learnt()
             await producer.probe(direct.topic, limit_s)
-    except (KafkaError, OSError, TimeoutError) as error:
+    except (KafkaError, SecurityRefused, OSError, TimeoutError) as error:
         cause = producer.trouble or error
         reason = str(cause) or f"no broker answered within {limit_s:g} s"
         return Health("down", f"the staging topic {direct.topic} cannot be used: {reason}")

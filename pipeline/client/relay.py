@@ -23,6 +23,7 @@ from pipeline.breaker import Breaker
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane, Parcel
 from pipeline.kafka.producer import Producer
+from pipeline.kafka.security import SecurityRefused
 from pipeline.outbox.errors import OutboxUnavailable
 from pipeline.outbox.protocol import Outbox, Stored
 from pipeline.outbox.row import BadRow, Row, decode
@@ -253,7 +254,7 @@ class Relay:
         if self._breaker.may_probe(self._clock.monotonic()):
             try:
                 await self._producer.probe(self._topic, self._probe_timeout_s)
-            except (KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, SecurityRefused, OSError, TimeoutError) as error:
                 self._breaker.probe_failed(self._clock.monotonic(), str(error) or type(error).__name__)
             except asyncio.CancelledError:
                 self._breaker.probe_cancelled(self._clock.monotonic())

@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import traceback
 from collections.abc import Iterable
+from typing import Any
 
 from aiokafka import errors as kafka_errors
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.cluster import ClusterMetadata
+from aiokafka.conn import create_conn
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
+
+from pipeline.kafka.security import SecurityRefused, doubt, refusal
+from pipeline.setting_security import SecuritySet
 
 __all__ = ["Client"]
 
@@ -24,6 +28,10 @@ log = logging.getLogger(__name__)
 
 class Client(AIOKafkaClient):  # type: ignore[misc]
     """A client that is not connected yet; `await client.bootstrap()` connects it."""
+
+    def __init__(self, *, security: SecuritySet, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._security = security
 
     _answered: frozenset[str] = frozenset()
     """The topics that the metadata at hand is about."""
@@ -44,18 +52,49 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         raise kafka_errors.LeaderNotAvailableError(f"{topic}-{partition}")
 
     async def bootstrap(self) -> None:
-        """Connect to the first server that answers. Raises `KafkaConnectionError` where none does.
+        """Connect to the first server that answers. Raises `KafkaConnectionError` where none does, and
+        `SecurityRefused` where one refuses us, or we it, as the settings are.
 
-        aiokafka 0.14 keeps the connection it asks by in a local variable, where nobody else can close it when
-        the call is cancelled.
+        aiokafka's own loses why a connection failed, and leaves one open where it is cancelled.
         """
+        refused: SecurityRefused | None = None
+        reason = ""
+        for host, port, _ in self.hosts:
+            server = f"{host}:{port}"
+            try:
+                await self._ask(host, port)
+            except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
+                reason = f"{server}: {str(error) or type(error).__name__}{doubt(error, self._security)}"
+                refused = refused or refusal(error, self._security, server)
+            else:
+                if self._sync_task is None:  # type: ignore[has-type]
+                    self._sync_task = asyncio.create_task(self._md_synchronizer())
+                return
+        raise refused or kafka_errors.KafkaConnectionError(f"no broker can be reached: {reason}")
+
+    async def _ask(self, host: str, port: int) -> None:
+        """Ask one server for the brokers there are."""
+        connection = await create_conn(
+            host,
+            port,
+            client_id=self._client_id,
+            request_timeout_ms=self._request_timeout_ms,
+            ssl_context=self._ssl_context,
+            security_protocol=self._security_protocol,
+            max_idle_ms=self._connections_max_idle_ms,
+            sasl_mechanism=self._sasl_mechanism,
+            sasl_plain_username=self._sasl_plain_username,
+            sasl_plain_password=self._sasl_plain_password,
+        )
         try:
-            await super().bootstrap()
-        except asyncio.CancelledError as cancelled:
-            for frame, _ in traceback.walk_tb(cancelled.__traceback__):
-                if connection := frame.f_locals.get("bootstrap_conn"):
-                    await connection.close()
+            self.cluster.update_metadata(await connection.send(MetadataRequest([])))
+        except BaseException:
+            connection.close()
             raise
+        if self.cluster.brokers():
+            connection.close()
+        else:  # it has only just started: this is the one connection there is
+            self._conns["bootstrap", ConnectionGroup.DEFAULT] = connection
 
     async def close(self) -> None:
         """Close all connections without waiting for unsent bytes, which a hung broker would never take.

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
 from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
@@ -36,7 +37,7 @@ class Bounds(NamedTuple):
 class Reader:
     """Reads committed records of any topics of one cluster. A context manager; bound to one event loop.
 
-    Its methods raise a `KafkaError` where no broker answers or one refuses.
+    Its methods raise a `KafkaError` where no broker answers or one refuses, and `SecurityRefused`.
     """
 
     def __init__(self, connection: Connection, *, partition_bytes: int = 1_048_576) -> None:
@@ -54,7 +55,11 @@ class Reader:
 
     async def __aenter__(self) -> Self:
         """Connect."""
-        await self._consumer.start()
+        try:
+            await self._consumer.start()
+        except KafkaConnectionError:
+            await self._connection.check()  # says more, where the settings are at fault
+            raise
         return self
 
     async def __aexit__(

@@ -15,7 +15,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.protocol.api import Request, Response
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
-from pipeline.errors import StagerClosed
+from pipeline.errors import StagepostError, StagerClosed
 from pipeline.kafka.client import Client
 from pipeline.kafka.connection import Connection
 from pipeline.kafka.encoding import Identity
@@ -43,6 +43,8 @@ class Session:
         self._asking: asyncio.Task[None] | None = None
         self._decided = asyncio.Event()
         self._closed = False
+        self._refused: StagepostError | None = None
+        """Why no broker lets us in; None once one does, or none can be reached at all."""
         self.trouble: BaseException | None = None
         """Why nothing can be sent to anybody; None once it can."""
 
@@ -53,7 +55,10 @@ class Session:
         return self._client is not None
 
     async def connected(self) -> None:
-        """Wait, without limit, until a broker was reached. Raises `StagerClosed`."""
+        """Wait, without limit, until a broker was reached.
+
+        Raises `SecurityRefused` where one refuses us, or we it, as the settings are; and `StagerClosed`.
+        """
         await self._wait_for_client()
 
     def leader(self, topic: str, partition: int) -> int:
@@ -134,9 +139,11 @@ class Session:
     async def _wait_for_client(self) -> Client:
         self.is_connected()
         await self._decided.wait()
-        if self._client is None:
-            raise StagerClosed("the connection to the cluster is closed")
-        return self._client
+        if self._client is not None:
+            return self._client
+        if self._refused is not None and not self._closed:
+            raise self._refused.with_traceback(None)
+        raise StagerClosed("the connection to the cluster is closed")
 
     async def _connect(self) -> None:
         pause = _FIRST_PAUSE_S
@@ -147,15 +154,24 @@ class Session:
             except Exception as error:  # noqa: BLE001 -- whatever it is: without a broker, only trying again is left
                 await client.close()
                 self.trouble = error
+                self._refuse(error if isinstance(error, StagepostError) else None)
                 log.warning("no broker of %s can be reached: %r", ",".join(self._connection.servers), error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LAST_PAUSE_S)
             else:
                 self._client = client
-        self.trouble = None
+        self.trouble = self._refused = None
         self._connecting = None
         self._decided.set()
         self._on_change()
+
+    def _refuse(self, error: StagepostError | None) -> None:
+        """Whoever waits is told at once; we go on trying, for passwords and certificates are changed at run time."""
+        self._refused = error
+        if error is not None:
+            self._decided.set()
+        elif not self._closed:
+            self._decided.clear()
 
     async def _ask_for_identity(self, client: Client) -> None:
         pause = _FIRST_PAUSE_S

@@ -19,6 +19,7 @@ from yarl import URL
 
 from catalog import OwnTopics
 from pipeline.kafka.reading import hand_out_as_parsed, read_any_header_name
+from pipeline.kafka.security import tls_context
 from pipeline.settings import Settings
 from pipeline.transport.consumer import Consumer
 from pipeline.transport.garbage import collect_seldom
@@ -105,6 +106,20 @@ class App(faust.App):
         return _Transport(urls, self)
 
 
+def _credentials(settings: Settings) -> faust.types.auth.CredentialsT | None:
+    """What Faust's own consumer and producer say who they are with. Raises `SettingsError`."""
+    security = settings.security
+    context = tls_context(security) if security.tls else None
+    if security.sasl:
+        return faust.SASLCredentials(
+            username=security.username,
+            password=security.password.get_secret_value(),
+            mechanism=security.mechanism,
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)
+
+
 def make_app(settings: Settings) -> App:
     """A Faust app for these settings, without agents or pages."""
     read_any_header_name()
@@ -114,6 +129,7 @@ def make_app(settings: Settings) -> App:
     app = App(
         own.group,
         broker=url,
+        broker_credentials=_credentials(settings),
         # Faust lets environment variables override these arguments: APP_VERSION would stop the start. And
         # APP_ENV_PREFIX overrides the prefix.
         env_prefix=_FAUST_PREFIX,
