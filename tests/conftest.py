@@ -11,6 +11,8 @@ pytest_plugins = ["tests.broker_fixtures"]
 
 _SLOW_FIRST = ("chaos", "fire", "worker", "packaging", "demo")
 """Folders whose tests take long: begun last, one process would be alone with them at the end."""
+_TOGETHER = frozenset({"secure", "worker"})
+"""Folders whose tests share a fixture that takes long."""
 _ONE_BY_ONE = frozenset({"fire"})
 """Folders whose tests share nothing: two processes may take turns with them."""
 
@@ -21,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         room, *rest = item.path.relative_to(root).parts
         if room not in _ONE_BY_ONE:
-            item.add_marker(pytest.mark.xdist_group(room if room == "worker" else "/".join((room, *rest))))
+            item.add_marker(pytest.mark.xdist_group(room if room in _TOGETHER else "/".join((room, *rest))))
     rank = {room: index for index, room in enumerate(_SLOW_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.relative_to(root).parts[0], len(rank)))
 

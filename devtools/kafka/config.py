@@ -106,8 +106,11 @@ def properties(address: Address, all_of: Sequence[Address], data: str, *extra: M
         + "".join(f",{entrance.name}://127.0.0.1:{entrance.port}" for entrance in address.entrances),
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{address.port}" + told(address),
         "listener.security.protocol.map": ",".join(
-            ("PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT")
-            + tuple(f"{entrance.name}:{entrance.protocol}" for entrance in address.entrances)
+            [
+                "PLAINTEXT:PLAINTEXT",
+                "CONTROLLER:PLAINTEXT",
+                *(f"{entrance.name}:{entrance.protocol}" for entrance in address.entrances),
+            ]
         ),
         "log.dirs": data,
         "auto.create.topics.enable": "false",

@@ -147,7 +147,7 @@ def _make_scram_users(bootstrap: str, passwords: Mapping[str, str]) -> None:
     client = kafka.AdminClient({"bootstrap.servers": bootstrap})
     for mechanism in (kafka.ScramMechanism.SCRAM_SHA_256, kafka.ScramMechanism.SCRAM_SHA_512):  # type: ignore[attr-defined]
         info = kafka.ScramCredentialInfo(mechanism, 4096)  # type: ignore[attr-defined]
-        wanted: list[kafka.UserScramCredentialAlteration] = [
+        wanted: list[Any] = [
             kafka.UserScramCredentialUpsertion(user, info, word.encode())  # type: ignore[attr-defined]
             for user, word in passwords.items()
         ]

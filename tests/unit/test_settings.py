@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from pydantic import SecretStr
 
 from pipeline.errors import SettingsError
 from pipeline.settings import PREFIX, Settings, reference
@@ -21,15 +23,46 @@ LEAST = {
 
 
 class Case(NamedTuple):
-    """A variable, a value other than its default, what it becomes, and values that are refused."""
+    """A variable, a value other than its default, what it becomes, values that are refused, and fields that must be
+    set beside it."""
 
     field: str
     text: str
     value: object
     wrong: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
+CERT = base64.b64encode(b"-----BEGIN CERTIFICATE-----").decode()
+KEY = base64.b64encode(b"-----BEGIN PRIVATE KEY-----").decode()
+TLS_CASES = (
+    Case("tls_enabled", "true", True, ("maybe",)),
+    Case("tls_ca_cert", CERT, SecretStr(CERT), ("no base64", KEY), ("tls_enabled",)),
+    Case("tls_client_cert", CERT, SecretStr(CERT), ("=", KEY), ("tls_enabled", "tls_client_key")),
+    Case("tls_client_key", KEY, SecretStr(KEY), ("=", CERT), ("tls_enabled", "tls_client_cert")),
+    Case(
+        "sasl_mechanism",
+        "PLAIN",
+        "PLAIN",
+        ("GSSAPI", "plain"),
+        ("tls_enabled", "sasl_username", "sasl_password"),
+    ),
+    Case("sasl_username", "me", "me", (), ("tls_enabled", "sasl_mechanism", "sasl_password")),
+    Case(
+        "sasl_password",
+        "hunter2",
+        SecretStr("hunter2"),
+        (),
+        ("tls_enabled", "sasl_mechanism", "sasl_username"),
+    ),
+    Case("sasl_allow_plaintext", "true", True, ("maybe",)),
+)
 CASES = (
+    *TLS_CASES,
+    *(
+        case._replace(field=f"target_{case.field}", beside=tuple(f"target_{name}" for name in case.beside))
+        for case in TLS_CASES
+    ),
     Case("enabled", "false", False, ("maybe", "2")),
     Case(
         "brokers",
@@ -100,12 +133,14 @@ def test_every_setting_has_a_case() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.field)
 def test_every_variable_is_read(case: Case) -> None:
     """The variable sets its field, and only that; blanks around it do not count (E)."""
-    least = {name: value for name, value in LEAST.items() if name != variable(case)}
+    beside = {variable(other): other.text for other in CASES if other.field in case.beside}
+    given = {name: value for name, value in (LEAST | beside).items() if name != variable(case)}
     default = Settings.from_env(LEAST).model_dump()
-    changed = Settings.from_env({**least, variable(case): f" {case.text} "}).model_dump()
+    changed = Settings.from_env({**given, variable(case): f" {case.text} "}).model_dump()
     assert changed[case.field] == case.value
     assert default[case.field] != case.value
-    assert {**changed, case.field: None} == {**default, case.field: None}
+    same = dict.fromkeys((case.field, *case.beside))
+    assert {**changed, **same} == {**default, **same}
 
 
 @pytest.mark.parametrize(("case", "wrong"), [(case, wrong) for case in CASES for wrong in case.wrong])
