@@ -185,6 +185,7 @@ class Application(Tenant):
             self.catalog, dialect=settings.cloudevents_dialect, type_prefix=settings.effective_type_prefix
         )
         self._metadata = Metadata(self._targets, self.specs, self.breakers, settings.target_soft_timeout_s)
+        meter = Meter(self.metrics, SYSTEM_CLOCK, delivery_spans())
         parking = Parking(
             settings,
             self.topics,
@@ -195,6 +196,7 @@ class Application(Tenant):
             open_reader=lambda: Reader(staging, partition_bytes=_READ_BYTES),
             trim=lambda topic, offsets: delete_before(staging, topic, offsets),
             clock=SYSTEM_CLOCK,
+            meter=meter,
         )
         self._delivery = Delivery(
             router,
@@ -206,7 +208,7 @@ class Application(Tenant):
             parking=parking,
             clock=SYSTEM_CLOCK,
             producer_id=producer_id,
-            meter=Meter(self.metrics, SYSTEM_CLOCK, delivery_spans()),
+            meter=meter,
         )
         detour = Detour(
             self._delivery,

@@ -11,11 +11,15 @@ from datetime import datetime
 from pipeline import staging
 from pipeline.clock import Clock
 from pipeline.dlq import Failure
-from pipeline.metrics import CONSUMED, DEAD_LETTERED, DELIVERED, SKIPPED, WAY_SECONDS, Metrics
+from pipeline.metrics import CONSUMED, DEAD_LETTERED, DELIVERED, PARKED, SKIPPED, WAY_SECONDS, Metrics
+from pipeline.park import is_skew
 from pipeline.plan import StagedRecord
 from pipeline.tracing import DeliverySpans
 
-__all__ = ["Meter"]
+__all__ = ["UNKNOWN", "Meter"]
+
+UNKNOWN = "(unknown)"
+"""Stands in metrics for what is parked because no worker knows it: its names have no bound."""
 
 _OUTBOX_S = 3_600.0
 """A stage-time that lies further before the staging record's own time was given by the caller: it says when
@@ -46,6 +50,10 @@ class Meter:
     def dead_lettered(self, topic: str, failure: Failure) -> None:
         """One record was acknowledged by a dead-letter topic."""
         self._metrics.add(DEAD_LETTERED, 1, topic, failure.error_class, failure.disposition)
+
+    def parked(self, name: str, count: int) -> None:
+        """`count` records were acknowledged by the parked topic, under this name."""
+        self._metrics.add(PARKED, count, UNKNOWN if is_skew(name) else name)
 
     def skipped(self, failure: Failure) -> None:
         """One record ended as an audit record."""

@@ -96,6 +96,15 @@ BREAKER = Metric(
 PARKED_NOW = Metric(
     "stagepost_parked_records", "gauge", "Events parked now, of this worker's partitions.", ("target",)
 )
+DEAD_OPEN = Metric(
+    "stagepost_dead_letters_open",
+    "gauge",
+    "Open dead letters of all workers, as the index knows them.",
+    ("topic",),
+)
+DEAD_BEHIND = Metric("stagepost_dead_letters_behind", "gauge", "Records that the index has not read yet.")
+JOB_DONE = Metric("stagepost_job_done_records", "gauge", "Done by jobs that have not ended.", ("kind",))
+JOB_LEFT = Metric("stagepost_job_left_records", "gauge", "Left to jobs that have not ended.", ("kind",))
 WEB_REFUSED = Metric(
     "stagepost_web_refused_total", "counter", "Requests to the pages that were refused.", ("reason",)
 )
@@ -120,6 +129,10 @@ ALL: tuple[Metric, ...] = (
     REREAD,
     BREAKER,
     PARKED_NOW,
+    DEAD_OPEN,
+    DEAD_BEHIND,
+    JOB_DONE,
+    JOB_LEFT,
     WEB_REFUSED,
 )
 

@@ -18,6 +18,7 @@ from pipeline.clock import Clock
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.topics import TopicSpecs
+from pipeline.meter import Meter
 from pipeline.park import Diverted, ParkedState, is_skew
 from pipeline.parking.backlog import Backlog, Partition, Stray
 from pipeline.parking.breakers import Breakers, TargetState
@@ -63,6 +64,7 @@ class Parking:
         open_reader: OpenReader,
         trim: Trim,
         clock: Clock,
+        meter: Meter,
     ) -> None:
         self._settings = settings
         self._topics = topics
@@ -73,7 +75,7 @@ class Parking:
         self._open_reader = open_reader
         self._clock = clock
         self._partitions: dict[int, Partition] = {}
-        self._store = Store(own, topics, clock, trim)
+        self._store = Store(own, topics, clock, trim, meter)
         self._watch = Watch(breakers, settings.target_soft_timeout_s)
         self._reached: Counter[str] = Counter()
         self._waiting: list[tuple[int, Callable[[], None]]] = []

@@ -20,6 +20,7 @@ from pipeline.clock import Clock
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.encoding import OutRecord
 from pipeline.kafka.lane import Parcel
+from pipeline.meter import Meter
 from pipeline.park import Origin, dump_checkpoint, park_headers
 from pipeline.parking.backlog import Backlog, Partition, Stray
 from pipeline.staging import record_size
@@ -39,10 +40,11 @@ Trim = Callable[[str, Mapping[int, int]], Awaitable[None]]
 class Store:
     """The parked topic and its cursors, as one worker writes them. Nothing here waits but `settled`."""
 
-    def __init__(self, own: Cluster, topics: OwnTopics, clock: Clock, trim: Trim) -> None:
+    def __init__(self, own: Cluster, topics: OwnTopics, clock: Clock, trim: Trim, meter: Meter) -> None:
         self._own = own
         self._topics = topics
         self._clock = clock
+        self.meter = meter
         self._trim = trim
         self._saving: set[Partition] = set()
         self._saved = asyncio.Event()
@@ -163,6 +165,7 @@ class _ToParked(Parcel):
         """Parked."""
         size = self._size * count // len(self.records)
         self.partition.parked(self._backlog, offset, count, size, self._store.now())
+        self._store.meter.parked(self._backlog.name, count)
         self._stray.ended(count)
 
     def refused(self, index: int, error: BaseException) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from typing import Literal
 
 from aiohttp import web
@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from pipeline.application import Application
 from pipeline.clock import Clock
 from pipeline.exposition import CONTENT_TYPE, text
-from pipeline.metrics import LAG, READY, REREAD, WAITING, Sample
+from pipeline.redrive.model import Overview
 from pipeline.transport.readiness import Facts, Readiness, Watch
+from pipeline.web.gauges import samples
 from pipeline.web.history import EVERY_S, History
 from pipeline.web.route import Answer, Call, Raw, Route
 
@@ -55,7 +56,11 @@ class Vitals:
         self._clock = clock
         self._watch = Watch()
         self.history = History(application.metrics)
-        application.metrics.look_at(self._samples)
+        self.dead: Overview | None = None
+        """The dead letters as of the last sample."""
+        application.metrics.look_at(
+            lambda: samples(self._application, self.facts(), self.readiness(), self.dead)
+        )
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -88,6 +93,7 @@ class Vitals:
             await asyncio.sleep(EVERY_S)
             try:
                 self._sample()
+                self.dead = await self._application.dead_letters.overview()
             except Exception:  # the next one may be taken; charts are no reason to end
                 log.exception("web.no_sample")
 
@@ -111,17 +117,3 @@ class Vitals:
 
     async def _metrics(self, _: Call) -> Raw:
         return Raw(text(self._application.metrics.read), CONTENT_TYPE)
-
-    def _samples(self) -> Iterable[Sample]:
-        facts, readiness = self.facts(), self.readiness()
-        waiting = dict(readiness.waiting)
-        yield READY, (), float(readiness.ready)
-        yield REREAD, (), self._application.app.batches.jumps
-        for at in facts.partitions:
-            yield from _of_partition(str(at.partition), at.lag, is_waiting=at.partition in waiting)
-
-
-def _of_partition(partition: str, lag: int | None, *, is_waiting: bool) -> Iterator[Sample]:
-    if lag is not None:
-        yield LAG, (partition,), lag
-    yield WAITING, (partition,), float(is_waiting)
