@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 PYTEST ?= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-long bench bench-check bench-scale simulate chaos lint env lock env-reference wheel clean
+.PHONY: help demo up down test test-long bench bench-parking bench-check bench-scale simulate chaos lint env lock env-reference wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ simulate: env ## 10,000 seeds of the simulation, on two cores; SEED=7 runs that 
 
 bench: env ## what it costs beside what people would use instead; some 12 minutes of a quiet machine
 	$(BIN)/python -m benchmarks run
+
+bench-parking: env ## what parking costs, and what the other targets notice: a million events; some 10 minutes
+	$(BIN)/python -m benchmarks.parking
 
 bench-check: env ## a short benchmark, in CI: fails where a ratio is worse than the baseline by a quarter
 	$(BIN)/python -m benchmarks check

@@ -213,6 +213,8 @@ class Lane:
             self._again = deque(batch for batch in again if batch.count)
             self._queue = deque(span for span in self._queue if not is_gone(span[0]))
             self.waiting -= count_of(gone)
+            if not self.waiting:
+                self._recovered()  # what comes next is not in the trouble of what was taken out
         return gone
 
     def _break_up(self) -> None:

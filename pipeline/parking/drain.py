@@ -173,15 +173,15 @@ class Drainer:
 
     async def _read(self, sweep: Sweep) -> bool:
         """Run a sweep; whether the parked topic could be read."""
+        was_read = True
         try:
             async with self._open_reader() as reader:
                 await sweep.run(reader)
         except Exception as error:  # noqa: BLE001 -- whatever it is: what is parked stays parked, and is tried again
             sweep.stop(f"the parked topic cannot be read: {error!r}")
-            return False
-        finally:
-            await sweep.finished()
-        return True
+            was_read = False
+        await sweep.finished()
+        return was_read
 
     async def _probe(self, target: str) -> None:
         """The head parked event, or with none a metadata and authorisation check (B2)."""

@@ -28,7 +28,7 @@ __all__ = ["Chunk", "Deliver", "Sweep"]
 
 _FETCH_RECORDS = 500
 _FETCH_S = 0.2
-_OUT_RECORDS = 4_000
+_OUT_RECORDS = 12_000
 _OUT_BYTES = 16_777_216
 _NEAR = 1_000
 """So many offsets before the last parked event, a backlog opens its room."""

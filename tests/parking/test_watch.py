@@ -109,6 +109,16 @@ def test_other_errors_only_count_once_they_are_overdue() -> None:
     looked(watch, [moving], 3.9, 2.0)
 
 
+def test_what_comes_after_an_eviction_is_judged_by_itself() -> None:
+    """B2: the error of events that were taken out of a lane says nothing about those that come later."""
+    watch, evicted = Watch({"a"}, 2.0), lane()
+    evicted.failed(DENIED, 0.0)
+    assert watch.look([evicted], 0.1)
+    evicted.evict()
+    evicted.put(Quiet([(None, b"", [])]))
+    assert watch.look([evicted], 0.2) == []
+
+
 def test_one_finding_for_each_target() -> None:
     """B2: the events of all its lanes count; what is certain about one of them is certain."""
     watch = Watch({"a"}, 2.0)
