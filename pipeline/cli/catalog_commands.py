@@ -8,13 +8,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from itertools import pairwise
 
+from click import Choice
 from faust.cli import argument, option
 
 from catalog import Catalog, CatalogError, EventDefinition, load
+from catalog.asyncapi import asyncapi
 from catalog.errors import Problem
 from catalog.export import describe, manifest
+from catalog.introspection import introspection
 from catalog.layers import Layer, policy_layers
 from catalog.lint import advice
 from catalog.names import dlq_of
@@ -22,6 +26,7 @@ from catalog.policies import PolicyOverride, parse_policies
 from pipeline.application import Application
 from pipeline.cli.breaks import Judged, judge
 from pipeline.cli.command import Report, Subcommand, add_group, as_json, table
+from pipeline.settings import Settings
 
 __all__ = ["diff_report", "lint_refused", "lint_report", "register", "show_report"]
 
@@ -36,7 +41,11 @@ def register(application: Application) -> None:
     add(lint, option("--strict", is_flag=True, help="Advice counts as a problem."))
     add(show, argument("key", required=False))
     add(diff, argument("other"))
-    add(export)
+    forms = Choice(["manifest", "introspection", "asyncapi"])
+    add(
+        export,
+        option("--format", "form", type=forms, default="manifest", show_default=True, help="Which form."),
+    )
 
 
 # --- lint
@@ -210,13 +219,31 @@ def _short(value: object) -> str | None:
 # --- export
 
 
-async def export(self: Subcommand) -> Report:
-    """Write the manifest, as JSON.
+async def export(self: Subcommand, *, form: str) -> Report:
+    """Write the catalog for other programs, as JSON.
 
-    Every definition with its topics and the policy in force; indented, or with --json on one line.
+    Every definition with its topics and the policy in force (manifest); as the manifest that lib-streaming services
+    publish (introspection); as an AsyncAPI 3.0 document (asyncapi). Indented, or with --json on one line.
     """
-    published = manifest(self.application.catalog)
+    application = self.application
+    published = exported(application.catalog, application.settings, form)
     return Report(published, as_json(published, indent=2), done=True)
+
+
+def exported(catalog: Catalog, settings: Settings, form: str) -> object:
+    """The catalog in one of its three published forms."""
+    if form == "introspection":
+        return introspection(
+            catalog,
+            service=settings.client_id,
+            source=settings.cloudevents_source,
+            outbox_supported=bool(settings.outbox_dir),
+            library_version=version("stagepost"),
+        )
+    if form == "asyncapi":
+        prefix = settings.effective_type_prefix
+        return asyncapi(catalog, type_prefix=prefix, prefix=settings.cloudevents_dialect)
+    return manifest(catalog)
 
 
 def _count(items: Sequence[object] | Catalog, what: str) -> str:

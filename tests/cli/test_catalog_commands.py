@@ -92,6 +92,28 @@ def test_diff_and_export(tmp_path: Path) -> None:
     assert (exported.status, exported.document) == (0, json.loads(json.dumps(expected)))
 
 
+def test_export_for_other_programs(tmp_path: Path) -> None:
+    """`catalog export --format` writes an AsyncAPI document or lib-streaming's manifest, with the settings' own prefix,
+    dialect and source (O2)."""
+    settings = {
+        "CATALOG": catalog_folder(tmp_path, SOUND),
+        "TYPE_PREFIX": "com.shop",
+        "CLOUDEVENTS_DIALECT": "ce-",
+        "CLIENT_ID": "shop",
+    }
+    described, published, wrong = run_all(
+        Call(("catalog", "export", "--format", "asyncapi"), settings),
+        Call(("catalog", "export", "--format", "introspection", "--json"), settings),
+        Call(("catalog", "export", "--format", "yaml"), settings),
+    )
+    assert (described.status, published.status, wrong.status) == (0, 0, 2)
+    assert described.document["asyncapi"] == "3.0.0"
+    headers = described.document["components"]["messages"]["order.created"]["headers"]["properties"]
+    assert headers["ce-type"]["const"] == "com.shop.order.created"
+    assert published.document["publisher"]["serviceName"] == "shop"
+    assert [event["key"] for event in published.document["events"]] == ["order.created"]
+
+
 def test_what_cannot_start_says_why(tmp_path: Path) -> None:
     """Bad settings, or a foreign `agents` in the place of ours, end any command with the plain message and exit
     status 1 (E, N1)."""
