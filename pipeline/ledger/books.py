@@ -35,7 +35,6 @@ __all__ = ["Books", "ReadRecord"]
 
 _PARKED_PLACE = (park.PARTITION, park.OFFSET)
 _DEAD_PLACE = (dlq.STAGING_PARTITION, dlq.STAGING_OFFSET)
-_AUDITED = frozenset({"skipped", "discarded"})
 _SHOWN_ENDS = 10
 _ORDER_BYTES = MOVE.size - 16
 """What comes before the two offsets: deliveries with this in common have an order."""
@@ -163,7 +162,7 @@ class Books:
     def _audited(self, value: bytes | None) -> tuple[At, Flags, int] | None:
         try:
             entry = from_json(value or b"")
-            if entry["action"] not in _AUDITED or entry["topic"] != self._own.staging:
+            if entry["action"] != "skipped" or entry["topic"] != self._own.staging:
                 return None
             at = At(int(entry["partition"]), int(entry["offset"]))
             return at, Flags.SKIPPED, check_of(str(entry["id"]).encode())
