@@ -29,6 +29,8 @@ _SWEEPS = 3
 """Passes at once: each takes memory, and what it reads in vain is what others wait for."""
 _PROBES = 4
 _PAUSE_S = 1.0
+_AGAIN_S = 5.0
+"""After which a backlog is tried again whose target is well and which could not be drained all the same."""
 
 OpenReader = Callable[[], AbstractAsyncContextManager[ReaderLike]]
 
@@ -106,6 +108,10 @@ class Drainer:
                 if backlog.name == target:
                     sweep.fail(backlog, reason)
 
+    def well(self, target: str) -> None:
+        """A target's breaker closed: what failed before says nothing any more."""
+        self._not_before = {b: at for b, at in self._not_before.items() if b.name != target}
+
     def stop(self, reason: str) -> None:
         """Start nothing more; what waits in rooms is parked, chunks under way go on."""
         self._stopped = True
@@ -153,6 +159,7 @@ class Drainer:
             park=self._park,
             clock=self._clock,
             room_s=self._room_s,
+            share=len(self._sweeps) + 1,
             probe=probe,
         )
 
@@ -169,7 +176,7 @@ class Drainer:
         log.info("drained %d events of %s", sweep.reached, names)
         now = self._clock.monotonic()
         self._not_before = {b: at for b, at in self._not_before.items() if at > now}
-        self._not_before.update((b, now + _PAUSE_S) for b in backlogs if b.name in sweep.failures)
+        self._not_before.update((b, now + _AGAIN_S) for b in backlogs if b.name in sweep.failures)
 
     async def _read(self, sweep: Sweep) -> bool:
         """Run a sweep; whether the parked topic could be read."""

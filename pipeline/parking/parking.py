@@ -254,6 +254,7 @@ class Parking:
         state, reason = self._breakers.state(target), self._breakers.reason(target)
         if state is State.CLOSED:
             log.info("%s is well again", target)
+            self._drainer.well(target)
         elif former is State.CLOSED:
             log.error("%s is shut, its events are parked: %s", target, reason)
             self._drainer.shut(target, reason)

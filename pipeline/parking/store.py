@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 5.0
 _TRIM_S = 2.0
+_TRIM_AGAIN_S = 60.0
 _TRIM_RECORDS = 10_000
 
 Trim = Callable[[str, Mapping[int, int]], Awaitable[None]]
@@ -136,6 +137,7 @@ class Store:
             self._trimmed.update(lows)
         except Exception as error:  # noqa: BLE001 -- whatever it is: it is tried again
             log.warning("what was drained could not be deleted from %s yet: %r", self._topics.parked, error)
+            self._next_trim += _TRIM_AGAIN_S
         finally:
             self._trimming = None
 

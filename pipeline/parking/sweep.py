@@ -28,8 +28,9 @@ __all__ = ["Chunk", "Deliver", "Sweep"]
 
 _FETCH_RECORDS = 500
 _FETCH_S = 0.2
-_OUT_RECORDS = 12_000
+_OUT_RECORDS = 10_000
 _OUT_BYTES = 16_777_216
+"""What may be under way, of a sweep that has it for itself."""
 _NEAR = 1_000
 """So many offsets before the last parked event, a backlog opens its room."""
 _MARK = -5
@@ -86,7 +87,8 @@ Deliver = Callable[[Chunk], str]
 
 
 class Sweep:
-    """A pass for some backlogs. `park`: write a stray to the parked topic after all. `abandon`: take chunks back."""
+    """A pass for some backlogs. `park`: write a stray to the parked topic after all. `abandon`: take chunks back.
+    `share`: it may have that part of what one sweep may have under way."""
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class Sweep:
         park: Callable[[Backlog, list[Stray]], None],
         clock: Clock,
         room_s: float,
+        share: int = 1,
         probe: bool = False,
     ) -> None:
         self._topic = parked_topic
@@ -108,6 +111,7 @@ class Sweep:
         self._park = park
         self._clock = clock
         self._room_s = room_s
+        self._share = share
         self._probe = probe
         self._out: dict[Backlog, deque[Chunk]] = {}
         self._wanted: dict[int, dict[bytes, Backlog]] = {}
@@ -253,8 +257,8 @@ class Sweep:
         def full() -> bool:
             out = self.out
             return (
-                sum(len(chunk.records) for chunk in out) >= _OUT_RECORDS
-                or sum(chunk.size for chunk in out) >= _OUT_BYTES
+                sum(len(chunk.records) for chunk in out) >= _OUT_RECORDS // self._share
+                or sum(chunk.size for chunk in out) >= _OUT_BYTES // self._share
             )
 
         while full():

@@ -283,6 +283,19 @@ def test_refused_by_the_target() -> None:
     assert bench.ended == 1
 
 
+def test_a_dead_letter_says_how_often_its_record_was_sent_again() -> None:
+    """Q2: `dlq-retry-count` is 0 for what was never sent, else how often a batch with the record was sent again."""
+    bench = Bench()
+    bench.deliver(POISON, staged())
+    (column,) = bench.targets.on("shop.order.created")
+    column.retries = 3
+    column.refused(0, TOO_LARGE)
+    assert [header(letter, "dlq-retry-count") for letter in bench.own.on("shop.order.created.dlq")] == [
+        "0",
+        "3",
+    ]
+
+
 def test_a_skip_is_audited() -> None:
     """D6, T6: under `dlq=never` poison ends as a record in `<ns>.audit` with id, coordinates and reason, also when
     it is the broker that refuses it; nothing of its payload is in there."""
