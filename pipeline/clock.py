@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from math import floor
 from typing import Protocol
 
 __all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "rfc3339"]
@@ -34,6 +35,19 @@ class SystemClock:
 SYSTEM_CLOCK = SystemClock()
 
 
+_second: tuple[int, str] = 0, "1970-01-01T00:00:00"
+"""The second asked for last, and its text: events come many a second."""
+
+
 def rfc3339(seconds: float) -> str:
     """A calendar reading as RFC 3339 text in UTC with microseconds, e.g. `2026-01-02T03:04:05.000006Z`."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    global _second
+    whole = floor(seconds)
+    micros = round((seconds - whole) * 1_000_000)
+    if micros == 1_000_000:
+        whole, micros = whole + 1, 0
+    known, text = _second
+    if known != whole:
+        text = datetime.fromtimestamp(whole, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+        _second = whole, text
+    return f"{text}.{micros:06d}Z"

@@ -16,7 +16,9 @@ __all__ = ["ALL", "Histogram", "Metric", "Metrics", "Sample"]
 Labels = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    frozen=True, slots=True, eq=False
+)  # each is one of a kind; hashing all fields for each event costs
 class Metric:
     """A metric. `name` is the whole name that is exported, of a counter with its `_total`."""
 

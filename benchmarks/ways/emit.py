@@ -62,11 +62,12 @@ async def stage(servers: str, namespace: str, stack: AsyncExitStack) -> Emit:
     return emit
 
 
-def settings_of(servers: str, namespace: str, **more: object) -> Settings:
-    """Settings of a service."""
-    policies = ",".join(
-        f"flight.{kind}.outbox=fallback_on_circuit_open" for kind in ("cancelled", "diverted")
-    )
+def settings_of(
+    servers: str, namespace: str, *, outbox: str = "fallback_on_circuit_open", **more: object
+) -> Settings:
+    """Settings of a service whose events all go the same way: direct, or (`always`) by the outbox."""
+    kinds = ("departed", "arrived", "cancelled", "diverted")
+    policies = ",".join(f"flight.{kind}.outbox={outbox}" for kind in kinds)
     return Settings.model_validate(
         {
             "brokers": servers,

@@ -27,12 +27,12 @@ _NOBODY = "127.0.0.1:9"
 
 async def ours(folder: str, count: int) -> dict[str, float]:
     """Our stager and its outbox."""
-    async with Stager(settings_of(_NOBODY, "bench", outbox_dir=folder, close_timeout_s=1)) as stager:
+    async with Stager(
+        settings_of(_NOBODY, "bench", outbox="always", outbox_dir=folder, close_timeout_s=1)
+    ) as stager:
 
         async def emit(one: Event) -> None:
-            await stager.stage(
-                one.definition, one.payload, tenant=one.tenant, id=one.id, policy={"outbox": "always"}
-            )
+            await stager.stage(one.definition, one.payload, tenant=one.tenant, id=one.id)
 
         return await Meter(0, count).run(emit)
 

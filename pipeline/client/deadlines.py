@@ -27,12 +27,12 @@ class Deadlines:
         self._calls: deque[tuple[float, Call]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, call: Call) -> None:
+    def add(self, call: Call, now: float) -> None:
         """Watch a call from now on."""
         calls = self._calls
         while calls and calls[0][1].outcome.done():
             calls.popleft()
-        calls.append((self._clock.monotonic() + self._after_s, call))
+        calls.append((now + self._after_s, call))
         if self._timer is None:
             self._set_timer()
 

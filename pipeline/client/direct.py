@@ -23,6 +23,9 @@ from pipeline.settings import Settings
 __all__ = ["DirectPath"]
 
 
+_REMEMBERED_KEYS = 65_536
+
+
 class DirectPath:
     """Puts calls into lanes. `takes_another_way` is asked right before a call would enter its lane, and has
     taken the call where it answers true; `on_ready` is told once the staging topic is known, `on_failure` of calls
@@ -51,6 +54,8 @@ class DirectPath:
         self._backlog: deque[Call] = deque()
         self._empty = asyncio.Event()
         self._learning: asyncio.Task[None] | None = None
+        self._lane_of: dict[bytes, Lane] = {}
+        """Keys whose hash is known: hashing costs as much as all else here."""
 
     @property
     def has_room(self) -> bool:
@@ -62,7 +67,12 @@ class DirectPath:
         if not self.lanes:
             self.learn()
             return None
-        return self.lanes[partition_of(key, len(self.lanes))]
+        lane = self._lane_of.get(key)
+        if lane is None:
+            if len(self._lane_of) >= _REMEMBERED_KEYS:
+                self._lane_of.clear()
+            lane = self._lane_of[key] = self.lanes[partition_of(key, len(self.lanes))]
+        return lane
 
     def put(self, call: Call) -> None:
         """Into its lane, or behind those that wait for one."""
@@ -155,6 +165,7 @@ class DirectPath:
         """Learn the partition count; create the topic where that is allowed and needed."""
         keeper = TopicKeeper(self._producer, staging_cluster(self._settings), self._settings)
         count = await keeper.partitions(TopicSpecs(self._settings).staging(self.topic), timeout_s=None)
+        self._lane_of.clear()
         self.lanes = [self._producer.lane(self.topic, partition) for partition in range(count)]
 
     def _learnt(self, task: asyncio.Task[None]) -> None:

@@ -252,7 +252,7 @@ class KafkaStager(Stager):
         call.meter = self._meter
         call.begun = self._clock.monotonic()
         call.deadline = call.begun + self._settings.record_delivery_timeout_s
-        self._direct_limit.add(call)
+        self._direct_limit.add(call, call.begun)
         if not self._fallback.takes(call):
             self._direct.put(call)
 
@@ -268,7 +268,7 @@ class KafkaStager(Stager):
 
     def _overdue(self, call: Call) -> None:
         """The direct way took too long: the other way, where the call may go there."""
-        self._last_limit.add(call)
+        self._last_limit.add(call, self._clock.monotonic())
         if call.outbox != "never" and not call.stored:
             self._fallback.overdue(call, self._why_overdue(call))
 
