@@ -247,6 +247,27 @@ def test_what_follows_from_others() -> None:
     assert not same.targets_apart
 
 
+@pytest.mark.parametrize(
+    ("bind", "show", "loopback", "shown"),
+    [
+        ("127.0.0.1", "auto", True, True),
+        ("::1", "auto", True, True),
+        ("localhost", "auto", True, True),
+        ("0.0.0.0", "auto", False, False),
+        ("::", "auto", False, False),
+        ("pages.example", "auto", False, False),
+        ("127.0.0.1", "false", True, False),
+        ("0.0.0.0", "true", False, True),
+    ],
+)
+def test_what_the_pages_may_show_depends_on_who_can_reach_them(
+    bind: str, show: str, loopback: bool, shown: bool
+) -> None:
+    """Payloads are shown while only this machine reaches the pages, unless SHOW_PAYLOADS says otherwise (O3, E)."""
+    settings = Settings.from_env({**LEAST, "STREAMING_WEB_BIND": bind, "STREAMING_SHOW_PAYLOADS": show})
+    assert (settings.web_is_loopback, settings.payloads_are_shown) == (loopback, shown)
+
+
 def test_the_reference_is_what_the_code_says() -> None:
     """`.env.reference` lists every variable with type, default and purpose, as the code has them (E)."""
     text = (ROOT / ".env.reference").read_text()

@@ -96,6 +96,8 @@ def test_beyond_loopback_nobody_reads_without_a_token(kafka: Brokers, namespace:
             assert site.get(path).headers["WWW-Authenticate"] == 'Bearer realm="stagepost"'
             assert site.get(path, Authorization="Bearer wrong").status == 401
             assert site.get(path, Authorization=f"Bearer {TOKEN}").status == 200
+        hidden = site.get("/dlq/x.dlq/0/0/payload", Authorization=f"Bearer {TOKEN}")
+        assert (hidden.status, "STREAMING_SHOW_PAYLOADS" in hidden.data["error"]) == (403, True)
         assert site.get("/health/live").status == site.get("/health/ready").status == 200
         page = site.get("/audit/?by=x", HTML)
         assert (page.status, page.headers["Location"]) == (303, "/login?next=%2Faudit%2F%3Fby%3Dx")

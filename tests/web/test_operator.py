@@ -55,6 +55,7 @@ def night(kafka: Brokers) -> Iterator[Night]:
         wait_until(
             lambda: site.get("/").data["dead"] == LETTERS + len(HOSTILE_PAYLOADS), 60, "all dead letters"
         )
+        assert site.post(f"/breakers/{namespace}.clock.ticked/pause", {"reason": "repairs"}).status == 200
         assert worker.terminate() == 0
     with WorkerProcess(kafka.bootstrap, namespace, catalog="tests.catalogs.shop", env=env) as worker:
         site = Site(worker.wait_ready())
@@ -75,6 +76,22 @@ def test_the_disaster_is_what_it_is_meant_to_be(night: Night) -> None:
     ]
     assert sorted(group["count"] for group in kinds) == sorted(group.letters for group in GROUPS)
     assert {group["tenant_count"] for group in kinds} == {30}
+
+
+def test_a_pause_outlasts_the_worker(night: Night) -> None:
+    """O3: what an operator has paused is still paused for the worker that was started next, and says who did it; once
+    resumed it is open again."""
+    target = f"{night.namespace}.clock.ticked"
+
+    def standing() -> tuple[str, str]:
+        found = {item["target"]: item for item in night.site.get("/breakers/").data["targets"]}
+        return found[target]["state"], found[target]["paused_by"]
+
+    wait_until(lambda: standing() == ("open", "ann"), 20, "the order to be read")
+    assert night.site.metric("stagepost_breaker_state", target=target) == 2
+    assert night.site.post(f"/breakers/{target}/resume").status == 200
+    assert standing() == ("closed", "")
+    assert night.site.metric("stagepost_breaker_state", target=target) == 0
 
 
 def find_the_group(browser: Browser, night: Night) -> None:
@@ -138,6 +155,10 @@ def test_the_operators_way(night: Night) -> None:
         assert "payouts are enabled again" in browser.text
         assert "redrive.ordered" in browser.text
         wait_until(lambda: night.open("payout.sent") == 400, 20, "the count to fall")
+        open_now = night.topic("payout.sent")
+        wait_until(
+            lambda: night.site.metric("stagepost_dead_letters_open", topic=open_now) == 400, 20, "the gauge"
+        )
         assert browser.complaints() == []
     delivered = read_all(night.bootstrap, f"{night.namespace}.payout.sent")
     assert {record.header["ce_id"] for record in delivered} == {b"g0-%d" % n for n in range(FIXABLE.letters)}
