@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -24,6 +26,7 @@ from tests.worker_harness import ROOT
 
 __all__ = ["Browser", "chromium"]
 
+T = TypeVar("T")
 SHOTS = ROOT / "screenshots"
 _FLAGS = (
     "--headless",
@@ -69,10 +72,23 @@ class Browser:
         """The first link whose text has this in it."""
         return self.driver.find_element(By.PARTIAL_LINK_TEXT, text)
 
+    def click(self, selector: str) -> None:
+        """Click on the first element of a CSS selector."""
+        _again(lambda: self.find(selector).click())
+
+    def said(self, selector: str) -> str:
+        """The text of the first element of a CSS selector."""
+        return _again(lambda: self.find(selector).text)
+
+    def count(self, selector: str) -> int:
+        """How many elements there are; does not wait for any."""
+        script = "return document.querySelectorAll(arguments[0]).length"
+        return int(self.driver.execute_script(script, selector))
+
     @property
     def text(self) -> str:
         """What the page says."""
-        return self.find("body").text
+        return self.said("body")
 
     @property
     def path(self) -> str:
@@ -93,6 +109,16 @@ class Browser:
         """What the browser logged: errors of scripts, and of what the page's policy forbade."""
         entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry["message"] for entry in entries]
+
+
+def _again(act: Callable[[], T]) -> T:
+    """Do it again where the page renewed a part of itself meanwhile."""
+    for _ in range(5):
+        try:
+            return act()
+        except StaleElementReferenceException:
+            continue
+    return act()
 
 
 @contextmanager

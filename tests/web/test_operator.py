@@ -101,7 +101,7 @@ def find_the_group(browser: Browser, night: Night) -> None:
     assert "Open dead letters" in browser.text
     browser.link(night.topic("payout.sent")).click()
     browser.shot("topic")
-    assert f"{FIXABLE.letters:,}" in browser.find("#groups ~ .scroll").text
+    assert f"{FIXABLE.letters:,}" in browser.said("#groups ~ .scroll")
     browser.link("is disabled by its delivery policy").click()
     assert f"{FIXABLE.letters:,} selected, 1 kind" in browser.text
 
@@ -138,15 +138,15 @@ def test_the_operators_way(night: Night) -> None:
         form.find_element("css selector", "button").click()
         assert browser.path.startswith("/jobs/")
         wait_until(lambda: "running" in browser.text, 20, "the job to run, without a click")
-        browser.find("form[action$=pause] button").click()
-        wait_until(lambda: "paused" in browser.find("p[role=status]").text, 20, "the job to pause")
+        browser.click("form[action$=pause] button")
+        wait_until(lambda: "paused" in browser.said("p[role=status]"), 20, "the job to pause")
         browser.shot("paused")
         assert "Resume" in browser.text
         before = night.open("payout.sent")
         assert 400 < before <= FIXABLE.letters + 400
-        browser.find("form[action$=resume] button").click()
+        browser.click("form[action$=resume] button")
         wait_until(
-            lambda: "done" in browser.find("p[role=status] .pill").text, 60, "the job to end, without a click"
+            lambda: "done" in browser.said("p[role=status] .pill"), 60, "the job to end, without a click"
         )
         browser.shot("done")
         assert f"{FIXABLE.letters:,} of {FIXABLE.letters:,} done" in browser.text
@@ -183,7 +183,7 @@ def test_the_operators_way_without_javascript(night: Night) -> None:
 
         def ended() -> bool:
             browser.driver.refresh()
-            return "done" in browser.find("p[role=status] .pill").text
+            return "done" in browser.said("p[role=status] .pill")
 
         wait_until(ended, 30, "the job to end")
         browser.shot("discarded")
@@ -209,7 +209,7 @@ def test_hostile_records_harm_nobody(night: Night) -> None:
             browser.open(at)
             assert browser.driver.title != "owned"
             assert "<script>alert(1)</script>" in browser.text
-            assert not browser.all("main script, main img, main b")
+            assert browser.count("main script, main img, main b") == 0
             page = night.site.get(at, HTML)
             assert not set(page.text) & {"\x1b", "\x07", "\u202e", "\u200b", "\x00"}
             assert len(page.text) < 200_000
