@@ -13,7 +13,9 @@ import warnings
 
 from pipeline.client.stager import load_catalog
 from pipeline.settings import Settings
+from tests.simulation.service_world import ServiceWorld
 from tests.simulation.staged_events import CATALOG, NAMESPACE
+from tests.simulation.worker_world import WorkerWorld
 from tests.simulation.world import Outcome, World
 
 __all__ = ["main"]
@@ -47,7 +49,8 @@ def main() -> int:
     gc.freeze()
     failed = events = doubles = 0
     for seed in range(options.first, options.first + options.count):
-        outcome = World(seed, settings, catalog).run()
+        kind: type[World] = WorkerWorld if seed % 3 == 0 else ServiceWorld
+        outcome = kind(seed, settings, catalog).run()
         events += outcome.events
         doubles += outcome.doubles
         if outcome.violation is not None:
@@ -62,7 +65,7 @@ def main() -> int:
 
 
 def _report(outcome: Outcome) -> None:
-    print(f"seed {outcome.seed} FAILS: {outcome.violation!r}\n  faults: {outcome.faults}")
+    print(f"seed {outcome.seed} ({outcome.kind}) FAILS: {outcome.violation!r}\n  faults: {outcome.faults}")
     print(f"  again: SEED={outcome.seed} make simulate")
 
 

@@ -11,17 +11,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from tests.simulation.disk import Disk
 from tests.simulation.staged_events import TARGETS
 from tests.simulation.virtual_time import TIME
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["CALM", "FAULTS", "Fault"]
+__all__ = ["CALM", "CLUSTER_FAULTS", "DISK_FAULTS", "PROCESS_FAULTS", "Fault"]
 
 Fault = Callable[["World"], Awaitable[None]]
 
-_SINKS = (*TARGETS, *(f"{target}.dlq" for target in TARGETS), "sim.audit", "sim.parked", "sim.parked.cursors")
+_DEAD_LETTERS = tuple(f"{target}.dlq" for target in TARGETS)
+_SINKS = ("sim.staging", *TARGETS, *_DEAD_LETTERS, "sim.audit", "sim.parked", "sim.parked.cursors")
 
 
 async def requests_get_lost(world: World) -> None:
@@ -132,37 +134,38 @@ async def producers_are_forgotten(world: World) -> None:
         log.forget_producers()
 
 
-async def a_worker_is_killed(world: World) -> None:
+async def a_process_is_killed(world: World) -> None:
     """`kill -9`, and another one comes sooner or later."""
-    worker = world.some_worker()
-    if worker is not None:
-        worker.process.kill()
+    program = world.some_program()
+    if program is not None:
+        program.process.kill()
         await world.a_while(0, 8)
 
 
-async def a_worker_dies_between_two_effects(world: World) -> None:
+async def a_process_dies_between_two_effects(world: World) -> None:
     """It dies right before one of the next things it does to network or disk."""
-    worker = world.some_worker()
-    if worker is not None:
-        worker.process.crash_at = worker.process.effects + world.chance.randint(1, 60)
+    program = world.some_program()
+    if program is not None:
+        program.process.crash_at = program.process.effects + world.chance.randint(1, 60)
 
 
-async def a_worker_is_deployed(world: World) -> None:
+async def a_process_is_deployed(world: World) -> None:
     """SIGTERM, and another one comes; no fault."""
-    worker = world.some_worker()
-    if worker is not None:
-        await asyncio.wait([worker.stop()])
+    program = world.some_program()
+    if program is not None:
+        await asyncio.wait([program.stop()])
         await world.a_while(0, 2)
 
 
-async def a_worker_joins(world: World) -> None:
+async def another_process_joins(world: World) -> None:
     """One more, which makes the group rebalance; no fault."""
-    if len(world.workers) < 3:
-        world.start_worker()
+    if len(world.programs) < 3:
+        world.start_program()
 
 
 async def the_machine_sleeps(world: World) -> None:
     """Everything stands still, then all timers are due at once."""
+    world.oracle.on_time = False
     TIME.now += world.chance.choice([0.5, 3.0, 11.0, 45.0])
 
 
@@ -171,17 +174,42 @@ async def the_calendar_jumps(world: World) -> None:
     TIME.skew += world.chance.choice([-86_400.0, -3_600.0, -1.0, 1.0, 3_600.0])
 
 
+async def the_disk_is_full(world: World) -> None:
+    """No room for a while."""
+    disk = _disk(world)
+    disk.full = True
+    try:
+        await world.a_while(0.2, 6)
+    finally:
+        disk.full = False
+
+
+async def the_disk_is_slow(world: World) -> None:
+    """A write takes up to seconds."""
+    disk = _disk(world)
+    disk.slow_s = world.chance.choice([0.05, 1.0, 4.0])
+    try:
+        await world.a_while(0.5, 5)
+    finally:
+        disk.slow_s = 0.0
+
+
+def _disk(world: World) -> Disk:
+    disk = getattr(world, "disk", None)
+    assert isinstance(disk, Disk), "this kind of world has no disk"
+    return disk
+
+
 CALM: tuple[Fault, ...] = (
     all_is_slow,
     leaders_move,
-    a_worker_is_deployed,
-    a_worker_joins,
+    a_process_is_deployed,
+    another_process_joins,
     the_calendar_jumps,
 )
 """After these alone nothing comes twice."""
 
-FAULTS: tuple[Fault, ...] = (
-    *CALM,
+CLUSTER_FAULTS: tuple[Fault, ...] = (
     requests_get_lost,
     answers_get_lost,
     answers_come_late,
@@ -191,7 +219,9 @@ FAULTS: tuple[Fault, ...] = (
     leaders_are_unknown,
     a_topic_is_denied,
     producers_are_forgotten,
-    a_worker_is_killed,
-    a_worker_dies_between_two_effects,
     the_machine_sleeps,
 )
+
+PROCESS_FAULTS: tuple[Fault, ...] = (a_process_is_killed, a_process_dies_between_two_effects)
+
+DISK_FAULTS: tuple[Fault, ...] = (the_disk_is_full, the_disk_is_slow)

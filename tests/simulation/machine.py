@@ -53,6 +53,10 @@ class Loop(asyncio.BaseEventLoop):
         self._clock_resolution = 1e-6
         self.over = False
         """Nothing is scheduled any more."""
+        self.fibers: dict[Any, None] = {}
+        """Threads of programs that have not ended."""
+        self.start_thread: Callable[[Callable[[], None]], None] = self.call_soon
+        """Runs the job of an executor."""
         self.set_exception_handler(lambda *_: None)
 
     def time(self) -> float:
@@ -96,7 +100,7 @@ class Loop(asyncio.BaseEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Threads do their work at once, a moment later."""
+        """What a thread of an executor would do."""
         assert executor is None
         future: asyncio.Future[T] = self.create_future()
 
@@ -110,7 +114,7 @@ class Loop(asyncio.BaseEventLoop):
                 if not future.done():
                     future.set_result(result)
 
-        self.call_soon(work)
+        self.start_thread(work)
         return future
 
     def bury(self, process: Process) -> None:
@@ -123,6 +127,8 @@ class Loop(asyncio.BaseEventLoop):
     def dispose(self) -> None:
         """End the world: let go of every task without running any of it to an end."""
         self.over = True
+        for fiber in list(self.fibers):
+            fiber.kill()
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
         for task in asyncio.all_tasks(self):

@@ -45,6 +45,7 @@ class Oracle:
         """Records on a target beyond the first of their event."""
         self.exactly_once = False
         """Whether nothing may come twice."""
+        self.on_time = True
         self._places: dict[str, list[tuple[int, int]]] = {}
         self._at: dict[tuple[int, int], str] = {}
         self._ended: set[tuple[int, int]] = set()

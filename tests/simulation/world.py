@@ -1,15 +1,17 @@
-"""One world: a cluster, workers, events, faults, and the judge, all from one seed.
+"""One world: a cluster, programs, faults, and a judge, all from one seed.
 
-Owns: the course of a run - turmoil, healing, the wait until everything has ended - and what must hold at its end.
-Must not know: how many worlds there are.
+Owns: the course of a run - turmoil, healing, the wait until everything has ended. Must not know: which programs run
+(`worker_world`, `service_world`), what they promise.
 
-What runs is the shipped worker as it is: `Application`, the routing agent, plan, delivery, producer, transport, and
-under them Faust, mode and aiokafka with its consumer, group membership and metadata. Replaced is only this:
+What runs is shipped code as it is. Of the worker: `Application`, the routing agent, plan, delivery, producer,
+transport, and under them Faust, mode and aiokafka with its consumer, group membership and metadata. Of a service:
+`KafkaStager` with everything below. Replaced is only this:
 
 - time: `time.monotonic`, `time.time` (`virtual_time`), and the event loop, which lets time pass instead of waiting;
 - the socket: `aiokafka.conn.AIOKafkaConnection` (`network`). Requests and answers cross it as the structs that would
   be encoded there, with real record batches in them. Behind it stands a cluster of our own (`kafka_cluster`);
-- threads: mode's consumer thread is a set of tasks of the same loop;
+- threads: mode's consumer thread is tasks of the same loop; the outbox's writer takes turns with it (`fibers`);
+- the disk under the outbox: RocksDB, `flock`, `posix_fallocate` (`disk`);
 - chance: `random` is seeded.
 
 Made small, so that a few hundred events meet every bound: `AHEAD`, the records of a batch, Faust's session, heartbeat
@@ -21,23 +23,24 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from catalog import Catalog
 from pipeline.settings import Settings
-from pipeline.transport import consumer as consumer_module
-from tests.simulation.faults import CALM, FAULTS, Fault
 from tests.simulation.kafka_cluster import Cluster
-from tests.simulation.machine import Deadlock, Loop
+from tests.simulation.kafka_log import Log, Record
+from tests.simulation.machine import Deadlock, Loop, Process
 from tests.simulation.network import Network
-from tests.simulation.oracle import Oracle, Violation
-from tests.simulation.staged_events import NAMESPACE, SMALL_LIMIT_BYTES, TOO_LARGE_FOR, Stream
+from tests.simulation.oracle import Violation
 from tests.simulation.substitutes import put_in_place
 from tests.simulation.virtual_time import TIME
-from tests.simulation.worker import AHEAD, BATCH_RECORDS, Worker
 
-__all__ = ["Outcome", "World"]
+if TYPE_CHECKING:
+    from tests.simulation.faults import Fault
 
-_PARTITIONS = 2
+__all__ = ["Oracle", "Outcome", "Program", "World"]
+
+PARTITIONS = 2
 _TURMOIL_S = 10.0
 _PATIENCE_S = 300.0
 _LOOK_S = 0.25
@@ -47,6 +50,7 @@ _LOOK_S = 0.25
 class Outcome:
     """What became of a world. `violation`: the first rule that was broken."""
 
+    kind: str
     seed: int
     digest: str
     events: int
@@ -55,8 +59,48 @@ class Outcome:
     violation: BaseException | None
 
 
+class Oracle(Protocol):
+    """The judge of a kind of world."""
+
+    staging: str
+    doubles: int
+    exactly_once: bool
+    on_time: bool
+
+    @property
+    def digest(self) -> str:
+        """What happened, in one word."""
+        ...
+
+    def appended(self, log: Log, records: list[Record]) -> None:
+        """Records are on a topic."""
+        ...
+
+    def committed(self, topic: str, partition: int, offset: int) -> None:
+        """The group has committed this offset."""
+        ...
+
+
+class Program(Protocol):
+    """What runs in a process."""
+
+    process: Process
+    stopping: bool
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether it gave up, after which the process exits."""
+        ...
+
+    def stop(self) -> asyncio.Future[None]:
+        """Stop it as SIGTERM does; done when it is gone."""
+        ...
+
+
 class World:
-    """The world of one seed."""
+    """The world of one seed. Subclasses say which programs run, what they are given to do, and what must hold."""
+
+    kind = ""
 
     def __init__(self, seed: int, settings: Settings, catalog: Catalog) -> None:
         TIME.reset()
@@ -66,18 +110,69 @@ class World:
         self.catalog = catalog
         self.loop = Loop()
         self._end: asyncio.Future[None] = self.loop.create_future()
-        self.oracle = Oracle(NAMESPACE, self._broken)
+        self.oracle: Oracle = self.make_oracle()
         nodes = self.chance.randint(1, 3)
         self.cluster = Cluster(self.loop, self.chance, nodes, self.oracle.appended, self.oracle.committed)
-        self.cluster.limits[TOO_LARGE_FOR] = SMALL_LIMIT_BYTES
         self.network = Network(self.loop, self.chance, self.cluster)
-        self.calm = seed % 6 == 0
+        self.calm = self.chance.random() < 1 / 6
         self.oracle.exactly_once = self.calm
-        self.workers: list[Worker] = []
+        self.programs: list[Program] = []
         self._started = 0
         self._wanted = self.chance.randint(1, 2)
         self._turmoil: list[asyncio.Task[None]] = []
         self._faults = self._plan()
+
+    # --- what a kind of world says
+
+    def make_oracle(self) -> Oracle:
+        """Its judge."""
+        raise NotImplementedError
+
+    def fault_kinds(self) -> tuple[Fault, ...]:
+        """What may go wrong; in a calm world only what is no fault."""
+        raise NotImplementedError
+
+    def make_program(self, name: str) -> Program:
+        """One more of its programs, running."""
+        raise NotImplementedError
+
+    def work(self) -> None:
+        """Something to do, now and then, while there is turmoil."""
+
+    def what_is_left(self) -> str:
+        """What has not ended; empty where all has."""
+        raise NotImplementedError
+
+    def check_bounds(self, program: Program) -> None:
+        """Nobody holds more than he may."""
+
+    def count_events(self) -> int:
+        """How many events there were."""
+        raise NotImplementedError
+
+    # --- for faults
+
+    async def a_while(self, least_s: float, most_s: float) -> None:
+        """Some time between these."""
+        await asyncio.sleep(self.chance.uniform(least_s, most_s))
+
+    def some_program(self) -> Program | None:
+        """One that runs."""
+        running = [one for one in self.programs if one.process.alive and not one.stopping]
+        return self.chance.choice(running) if running else None
+
+    def start_program(self) -> None:
+        """One more."""
+        self._started += 1
+        program = self.make_program(f"{self.kind}-{self._started}")
+        program.process.on_death.append(lambda: self.process_died(program.process))
+        self.programs.append(program)
+
+    def process_died(self, process: Process) -> None:
+        """Its connections are gone."""
+        self.network.process_died(process)
+
+    # --- the course of things
 
     def run(self) -> Outcome:
         """Let it happen."""
@@ -90,39 +185,20 @@ class World:
             self.loop.run_until_complete(self._end)
         except (Violation, Deadlock, Exception) as error:  # noqa: BLE001 -- whatever it is, it belongs to this seed
             violation = error
+        faults = tuple(f"{at:.2f} {fault.__name__}" for at, fault in self._faults)
+        oracle = self.oracle
         outcome = Outcome(
-            self.seed,
-            self.oracle.digest,
-            len(self.oracle.events),
-            self.oracle.doubles,
-            tuple(f"{at:.2f} {fault.__name__}" for at, fault in self._faults),
-            violation,
+            self.kind, self.seed, oracle.digest, self.count_events(), oracle.doubles, faults, violation
         )
         self.loop.dispose()
         return outcome
 
-    # --- for faults
-
-    async def a_while(self, least_s: float, most_s: float) -> None:
-        """Some time between these."""
-        await asyncio.sleep(self.chance.uniform(least_s, most_s))
-
-    def some_worker(self) -> Worker | None:
-        """One that runs."""
-        running = [worker for worker in self.workers if worker.process.alive and not worker.stopping]
-        return self.chance.choice(running) if running else None
-
-    def start_worker(self) -> None:
-        """One more."""
-        self._started += 1
-        worker = Worker(f"worker-{self._started}", self.loop, self.settings, self.catalog)
-        worker.process.on_death.append(lambda: self.network.process_died(worker.process))
-        self.workers.append(worker)
-
-    # --- the course of things
+    def broken(self, violation: Violation) -> None:
+        """A rule is broken: this is the end."""
+        self._over(violation)
 
     def _plan(self) -> list[tuple[float, Fault]]:
-        kinds = CALM if self.calm else FAULTS
+        kinds = self.fault_kinds()
         count = self.chance.randint(1, 3 if self.calm else 7)
         return sorted(
             ((self.chance.uniform(0, _TURMOIL_S), self.chance.choice(kinds)) for _ in range(count)),
@@ -131,22 +207,20 @@ class World:
 
     async def _live(self) -> None:
         began = self.loop.time()
-        staging = self.cluster.create(self.oracle.staging, _PARTITIONS)
+        self.cluster.create(self.oracle.staging, PARTITIONS)
         for _ in range(self._wanted):
-            self.start_worker()
-        stream = Stream(self.chance, self.oracle)
-        looking = self.loop.create_task(self._look_after_workers())
+            self.start_program()
+        looking = self.loop.create_task(self._look_after_programs())
         planned = list(self._faults)
         while self.loop.time() - began < _TURMOIL_S or planned:
             while planned and self.loop.time() - began >= planned[0][0]:
                 self._turmoil.append(self.loop.create_task(self._cause(planned.pop(0)[1])))
-            if self.chance.random() < 0.5:
-                stream.stage(staging.logs, self.chance.randint(1, 9), 0.08)
+            self.work()
             await asyncio.sleep(self.chance.uniform(0.02, 0.3))
         await self._heal()
         await self._settle()
         looking.cancel()
-        stops = [worker.stop() for worker in self.workers if worker.process.alive and not worker.stopping]
+        stops = [one.stop() for one in self.programs if one.process.alive and not one.stopping]
         if stops:
             await asyncio.wait(stops)
 
@@ -161,50 +235,27 @@ class World:
         self.cluster.elect()
 
     async def _settle(self) -> None:
-        """Wait until every event has reached its end, everything is committed, and nobody holds anything."""
         limit = self.loop.time() + _PATIENCE_S
-        while left := self._what_is_left():
+        while left := self.what_is_left():
             if self.loop.time() > limit:
                 raise Violation(f"T6: {_PATIENCE_S:g} s after healing {left}")
             await asyncio.sleep(_LOOK_S)
 
-    def _what_is_left(self) -> str:
-        unfinished = self.oracle.unfinished
-        if unfinished:
-            return f"{len(unfinished)} events have not ended: {unfinished[:5]}"
-        if not self._all_committed():
-            return f"all have ended, but committed is only {self.cluster.committed}"
-        return next(filter(None, (_held_by(worker) for worker in self.workers)), "")
-
-    def _all_committed(self) -> bool:
-        logs = self.cluster.topics[self.oracle.staging].logs
-        return all(self.cluster.committed.get((log.topic, log.partition), 0) == log.end for log in logs)
-
-    async def _look_after_workers(self) -> None:
-        """As a supervisor does: what has died is replaced. And nobody holds more than he may."""
+    async def _look_after_programs(self) -> None:
+        """As a supervisor does: what has died is replaced."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            for worker in list(self.workers):
-                if worker.has_crashed and worker.process.alive:
+            for program in list(self.programs):
+                if program.has_crashed and program.process.alive:
                     if self.calm:
-                        self._broken(Violation(f"{worker.process.name} crashed, and nothing had failed"))
-                    worker.process.kill()
-                if not worker.process.alive:
-                    self.workers.remove(worker)
-                elif worker.consumer is not None:
-                    self._check_bounds(worker)
-            if len(self.workers) < self._wanted and self.chance.random() < 0.3:
-                self.start_worker()
-
-    def _check_bounds(self, worker: Worker) -> None:
-        for tp, progress in worker.consumer.progress.items():
-            if progress._unfinished:
-                ahead = progress.expected - progress._unfinished[0].first_offset
-                if ahead > AHEAD + 2 * BATCH_RECORDS:
-                    self._broken(Violation(f"{worker.process.name} holds {ahead} records of {tp}"))
-
-    def _broken(self, violation: Violation) -> None:
-        self._over(violation)
+                        self.broken(Violation(f"{program.process.name} crashed, and nothing had failed"))
+                    program.process.kill()
+                if not program.process.alive:
+                    self.programs.remove(program)
+                else:
+                    self.check_bounds(program)
+            if len(self.programs) < self._wanted and self.chance.random() < 0.3:
+                self.start_program()
 
     def _over(self, error: BaseException | None) -> None:
         if self._end.done():
@@ -213,16 +264,3 @@ class World:
             self._end.set_result(None)
         else:
             self._end.set_exception(error)
-
-
-def _held_by(worker: Worker) -> str:
-    """What a worker holds although everything has ended."""
-    name, consumer = worker.process.name, worker.consumer
-    if not worker.process.alive or worker.stopping or consumer is None:
-        return ""
-    delivery = getattr(worker.application, "_delivery", None)  # it may only just have started
-    if delivery is not None and (delivery._under_way or delivery._put_off):
-        return f"{name} still holds batches"
-    if consumer._memory.free != consumer_module.UNFINISHED_BYTES:
-        return f"{name} has {consumer._memory.free} bytes free, not all"
-    return ""

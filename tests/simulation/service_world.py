@@ -1,0 +1,127 @@
+"""Worlds of services: processes that share one outbox folder stage events, and nobody consumes.
+
+Owns: the disk of a world, when everything has ended. Must not know: what callers are told.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pipeline.outbox import process as process_module
+from pipeline.outbox import sharing, slots, store
+from pipeline.outbox.process import ProcessOutbox
+from tests.simulation.disk import Batch, Disk
+from tests.simulation.faults import CALM, CLUSTER_FAULTS, DISK_FAULTS, PROCESS_FAULTS, Fault
+from tests.simulation.fibers import Fiber, Threads
+from tests.simulation.machine import Loop, Process, current_process
+from tests.simulation.service import Service
+from tests.simulation.staged_events import NAMESPACE
+from tests.simulation.staging_oracle import StagingOracle
+from tests.simulation.world import Outcome, Program, World
+
+__all__ = ["ServiceWorld"]
+
+
+class ServiceWorld(World):
+    """Services stage while brokers and the disk come and go."""
+
+    kind = "service"
+    oracle: StagingOracle
+
+    def make_oracle(self) -> StagingOracle:
+        """That of calls."""
+        return StagingOracle(NAMESPACE, self.broken)
+
+    def fault_kinds(self) -> tuple[Fault, ...]:
+        """Everything, the disk too."""
+        return CALM if self.calm else (*CALM, *CLUSTER_FAULTS, *PROCESS_FAULTS, *DISK_FAULTS)
+
+    def make_program(self, name: str) -> Program:
+        """A service."""
+        return Service(name, self.loop, self.settings, self.catalog, self.chance, self.oracle)
+
+    def run(self) -> Outcome:
+        """With a disk, and a folder for the outbox, which is gone when the world ends."""
+        self.disk = Disk(self.chance)
+        folder = tempfile.mkdtemp(prefix="stagepost-simulation-")
+        small = {"outbox_dir": folder, "cb_timeout_s": 3.0, "max_buffered_records": 8, "cb_min_requests": 4}
+        self.settings = self.settings.model_copy(update=small)
+        _put_disk_in_place(self.loop, self.disk)
+        try:
+            return super().run()
+        finally:
+            shutil.rmtree(folder)
+
+    def process_died(self, process: Process) -> None:
+        """Its locks are free, too, and what it had not synced is lost."""
+        super().process_died(process)
+        self.disk.process_died(process)
+
+    def count_events(self) -> int:
+        """All calls."""
+        return len(self.oracle.calls)
+
+    def what_is_left(self) -> str:
+        """Events that were said to be durable, and rows."""
+        for program in self.programs:
+            assert isinstance(program, Service)
+            program.silent = True
+        missing = self.oracle.missing
+        if missing:
+            return f"{len(missing)} events are not on the staging topic: {missing[:5]}"
+        if any(call.answer == "" and self._is_alive(call.caller[0]) for call in self.oracle.calls.values()):
+            return "somebody still waits for an answer"
+        rows = {path: len(rows) for path, files in self.disk.files.items() if (rows := files.rows())}
+        if rows:
+            return f"rows are left: {rows}"
+        self.oracle.check_order()
+        return ""
+
+    def _is_alive(self, name: str) -> bool:
+        return any(one.process.name == name and one.process.alive for one in self.programs)
+
+
+class _OfProcess(MutableMapping[Path, ProcessOutbox]):
+    """What is global to a process, of each process."""
+
+    def __init__(self) -> None:
+        self._of: dict[Process | None, dict[Path, ProcessOutbox]] = {}
+
+    def _here(self) -> dict[Path, ProcessOutbox]:
+        return self._of.setdefault(current_process(), {})
+
+    def __getitem__(self, key: Path) -> ProcessOutbox:
+        return self._here()[key]
+
+    def __setitem__(self, key: Path, value: ProcessOutbox) -> None:
+        self._here()[key] = value
+
+    def __delitem__(self, key: Path) -> None:
+        del self._here()[key]
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._here())
+
+    def __len__(self) -> int:
+        return len(self._here())
+
+
+def _put_disk_in_place(loop: Loop, disk: Disk) -> None:
+    def start_thread(work: Callable[[], None]) -> None:
+        Fiber(loop, work).begin()
+
+    loop.start_thread = start_thread
+    system: Any = disk  # it has the functions of `os` and `fcntl` that are used
+    process_module.threading = Threads(loop)  # type: ignore[attr-defined]
+    slots.os = slots.fcntl = system  # type: ignore[attr-defined]
+    store.os = system  # type: ignore[attr-defined]
+    store.Rdict = disk.database  # type: ignore[assignment, misc]
+    store.WriteBatch = Batch  # type: ignore[assignment, misc]
+    store.WriteOptions = SimpleNamespace  # type: ignore[assignment, misc]
+    store.options = dict  # type: ignore[assignment]
+    sharing._shared = _OfProcess()  # type: ignore[assignment]
