@@ -248,9 +248,10 @@ class Relay:
         """While the breaker is open: wait until a probe is due, then ask the broker for the staging topic."""
         due = self._breaker.next_probe()
         now = self._clock.monotonic()
-        if due is not None and now < due:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), timeout=min(due - now, _PAUSE_S))
+        if due is None:  # another relay of this stager asks: without a pause we would hold the event loop
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        elif now < due:
+            await asyncio.sleep(min(due - now, _PAUSE_S))
         if self._breaker.may_probe(self._clock.monotonic()):
             try:
                 await self._producer.probe(self._topic, self._probe_timeout_s)

@@ -35,6 +35,7 @@ def main() -> int:
     else:
         logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    sys.unraisablehook = lambda _: None  # the dead cannot always be unwound without a word
     settings = Settings(
         brokers=("node-0:9092", "node-1:9092", "node-2:9092"),
         catalog=CATALOG,
@@ -42,6 +43,7 @@ def main() -> int:
         namespace=NAMESPACE,
         topic_partitions=2,
         compression="none",
+        cb_timeout_s=3,
     )
     catalog = load_catalog(settings)
     gc.disable()

@@ -10,6 +10,7 @@ import errno
 import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tests.simulation.fibers import Killed, nap
@@ -97,6 +98,10 @@ class Disk:
         if self.full:
             raise OSError(errno.ENOSPC, _NO_ROOM)
         os.truncate(descriptor, offset + size)
+
+    def statvfs(self, _: Path) -> SimpleNamespace:
+        """How much room there is."""
+        return SimpleNamespace(f_bavail=0 if self.full else 1 << 20, f_frsize=4_096)
 
     def database(self, path: str, _: Any) -> _Database:
         """Stands for `Rdict`. Raises what RocksDB would."""

@@ -26,20 +26,26 @@ Ts = TypeVarTuple("Ts")
 
 _TURN_S = 1e-5
 """What a turn of the loop takes."""
+_MOST_TURNS = 400_000
+"""Far more than any world takes."""
 
 _process: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
 
 class Deadlock(Exception):
-    """Nobody will ever do anything again."""
+    """Nobody will ever do anything again, or somebody does without end."""
 
 
 class _Idle:
     """Stands where a selector stands: instead of waiting for sockets, time passes."""
 
+    def __init__(self) -> None:
+        self._turns = 0
+
     def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise Deadlock
+        self._turns += 1
+        if timeout is None or self._turns > _MOST_TURNS:
+            raise Deadlock(f"after {self._turns} turns, at {TIME.now:.2f}")
         TIME.now += max(timeout, _TURN_S)
         return []
 
@@ -55,7 +61,7 @@ class Loop(asyncio.BaseEventLoop):
         """Nothing is scheduled any more."""
         self.fibers: dict[Any, None] = {}
         """Threads of programs that have not ended."""
-        self.start_thread: Callable[[Callable[[], None]], None] = self.call_soon
+        self.start_thread: Callable[[Callable[[], None]], object] = self.call_soon
         """Runs the job of an executor."""
         self.set_exception_handler(lambda *_: None)
 

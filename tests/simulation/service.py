@@ -10,6 +10,7 @@ import random
 from typing import Any
 
 from catalog import Catalog
+from pipeline.client import relay
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import StagerClosed, StagingRefused, StagingUnavailable
 from pipeline.settings import Settings
@@ -19,6 +20,8 @@ from tests.simulation.staging_oracle import Call, StagingOracle
 __all__ = ["Service"]
 
 _KEYS = ("ann", "bob", "cyd")
+relay._WINDOW = 3
+"""Rows in lanes at a time: so few that new events come while others still wait."""
 
 
 class Service:
@@ -93,7 +96,10 @@ class Service:
             self._oracle.raised(call, unknown=True)
         except StagingUnavailable as error:
             self._oracle.raised(call, unknown=error.unknown)
-        except (StagingRefused, StagerClosed):
+        except StagerClosed:
+            call.in_order = False
+            self._oracle.raised(call, unknown=False)
+        except StagingRefused:
             self._oracle.raised(call, unknown=False)
         else:
             self._oracle.durable(call, staged)

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pipeline.outbox import files, sharing, slots, store
 from pipeline.outbox import process as process_module
-from pipeline.outbox import sharing, slots, store
 from pipeline.outbox.process import ProcessOutbox
 from tests.simulation.disk import Batch, Disk
 from tests.simulation.faults import CALM, CLUSTER_FAULTS, DISK_FAULTS, PROCESS_FAULTS, Fault
@@ -49,7 +49,7 @@ class ServiceWorld(World):
         """With a disk, and a folder for the outbox, which is gone when the world ends."""
         self.disk = Disk(self.chance)
         folder = tempfile.mkdtemp(prefix="stagepost-simulation-")
-        small = {"outbox_dir": folder, "cb_timeout_s": 3.0, "max_buffered_records": 8, "cb_min_requests": 4}
+        small = {"outbox_dir": folder, "max_buffered_records": 8, "cb_min_requests": 4}
         self.settings = self.settings.model_copy(update=small)
         _put_disk_in_place(self.loop, self.disk)
         try:
@@ -117,11 +117,13 @@ def _put_disk_in_place(loop: Loop, disk: Disk) -> None:
 
     loop.start_thread = start_thread
     system: Any = disk  # it has the functions of `os` and `fcntl` that are used
-    process_module.threading = Threads(loop)  # type: ignore[attr-defined]
-    slots.os = slots.fcntl = system  # type: ignore[attr-defined]
-    store.os = system  # type: ignore[attr-defined]
-    store.Rdict = disk.database  # type: ignore[assignment, misc]
-    store.WriteBatch = Batch  # type: ignore[assignment, misc]
-    store.WriteOptions = SimpleNamespace  # type: ignore[assignment, misc]
-    store.options = dict  # type: ignore[assignment]
+    for module, names in (
+        (process_module, {"threading": Threads(loop)}),
+        (slots, {"os": system, "fcntl": system}),
+        (store, {"os": system, "Rdict": disk.database, "WriteOptions": SimpleNamespace, "options": dict}),
+        (files, {"WriteBatch": Batch}),
+    ):
+        for name, substitute in names.items():
+            assert hasattr(module, name), f"{module.__name__} uses no {name} any more"
+            setattr(module, name, substitute)
     sharing._shared = _OfProcess()  # type: ignore[assignment]

@@ -95,6 +95,8 @@ class StagingOracle:
     def raised(self, call: Call, *, unknown: bool) -> None:
         """It raised, or was cancelled."""
         call.answer = "unknown" if unknown else "absent"
+        if self.exactly_once and call.in_order and not unknown:
+            self._broken(f"S2: {call.event_id} was not staged, and nothing had failed")
         call.in_order = False
         self._trace.update(f"{call.event_id}:{call.answer}".encode())
         if not unknown and call.event_id in self._first:

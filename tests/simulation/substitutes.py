@@ -16,6 +16,7 @@ from faust.types import AppT
 from mode.signals import BaseSignal
 
 from pipeline import ids
+from pipeline.kafka import client
 from tests.simulation.machine import Loop
 from tests.simulation.network import Network
 
@@ -42,7 +43,7 @@ async def _nothing(*_: Any) -> None:
 
 def put_in_place(loop: Loop, network: Network, seed: int) -> None:
     """For one world; the next one puts its own in place."""
-    aiokafka.client.create_conn = network.connect
+    aiokafka.client.create_conn = client.create_conn = network.connect  # type: ignore[attr-defined]
     asyncio.new_event_loop = lambda: loop
     mode.threads.ServiceThread.Worker = _Thread  # type: ignore[assignment]
     mode.threads.ServiceThread.on_crash = lambda *_, **__: None  # type: ignore[method-assign]

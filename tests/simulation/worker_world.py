@@ -5,12 +5,16 @@ Owns: the work, what a worker may hold, when everything has ended. Must not know
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
+
 from pipeline.transport import consumer as consumer_module
 from tests.simulation.faults import CALM, CLUSTER_FAULTS, PROCESS_FAULTS, Fault
 from tests.simulation.oracle import Oracle, Violation
-from tests.simulation.staged_events import NAMESPACE, SMALL_LIMIT_BYTES, TOO_LARGE_FOR, Stream
+from tests.simulation.staged_events import NAMESPACE, SMALL_LIMIT_BYTES, TARGETS, TOO_LARGE_FOR, Stream
 from tests.simulation.worker import AHEAD, BATCH_RECORDS, Worker
-from tests.simulation.world import Program, World
+from tests.simulation.world import Outcome, Program, World
 
 __all__ = ["WorkerWorld"]
 
@@ -28,12 +32,24 @@ class WorkerWorld(World):
     def fault_kinds(self) -> tuple[Fault, ...]:
         """Everything but the disk."""
         self.cluster.limits[TOO_LARGE_FOR] = SMALL_LIMIT_BYTES
+        for target in TARGETS:
+            if self.chance.random() < 0.5:
+                self.cluster.create(target, 3)  # others are created by workers
         self._stream = Stream(self.chance, self.oracle)
         return CALM if self.calm else (*CALM, *CLUSTER_FAULTS, *PROCESS_FAULTS)
 
     def make_program(self, name: str) -> Program:
-        """A worker."""
-        return Worker(name, self.loop, self.settings, self.catalog)
+        """A worker, on a machine with nothing on its disk."""
+        settings = self.settings.model_copy(update={"data_dir": str(self._folder / name)})
+        return Worker(name, self.loop, settings, self.catalog)
+
+    def run(self) -> Outcome:
+        """With folders for what workers keep on disk, which they can do without."""
+        self._folder = Path(tempfile.mkdtemp(prefix="stagepost-simulation-"))
+        try:
+            return super().run()
+        finally:
+            shutil.rmtree(self._folder)
 
     def work(self) -> None:
         """Events are staged."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,7 +30,7 @@ from catalog import Catalog
 from pipeline.settings import Settings
 from tests.simulation.kafka_cluster import Cluster
 from tests.simulation.kafka_log import Log, Record
-from tests.simulation.machine import Deadlock, Loop, Process
+from tests.simulation.machine import Loop, Process
 from tests.simulation.network import Network
 from tests.simulation.oracle import Violation
 from tests.simulation.substitutes import put_in_place
@@ -41,9 +42,19 @@ if TYPE_CHECKING:
 __all__ = ["Oracle", "Outcome", "Program", "World"]
 
 PARTITIONS = 2
-_TURMOIL_S = 10.0
+_TURMOIL_S = 6.0
 _PATIENCE_S = 300.0
 _LOOK_S = 0.25
+_CPU_S = 20.0
+"""A hundred times what a world takes."""
+
+
+class _Hang(KeyboardInterrupt):
+    """A program holds the event loop and never lets go; asyncio lets only this kind of exception through."""
+
+
+def _hang(*_: object) -> None:
+    raise _Hang(f"S7: somebody held the event loop for {_CPU_S:g} s of CPU time")
 
 
 @dataclass(frozen=True)
@@ -181,10 +192,13 @@ class World:
         violation: BaseException | None = None
         life = self.loop.create_task(self._live())
         life.add_done_callback(lambda done: self._over(None if done.cancelled() else done.exception()))
+        signal.signal(signal.SIGVTALRM, _hang)
+        signal.setitimer(signal.ITIMER_VIRTUAL, _CPU_S)
         try:
             self.loop.run_until_complete(self._end)
-        except (Violation, Deadlock, Exception) as error:  # noqa: BLE001 -- whatever it is, it belongs to this seed
+        except (_Hang, Exception) as error:  # noqa: BLE001 -- whatever it is, it belongs to this seed
             violation = error
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         faults = tuple(f"{at:.2f} {fault.__name__}" for at, fault in self._faults)
         oracle = self.oracle
         outcome = Outcome(
