@@ -183,13 +183,17 @@ class Metrics:
         at = (metric, labels)
         self._counters[at] = self._counters.get(at, 0) + count
 
+    def put(self, metric: Metric, count: float, *labels: str) -> None:
+        """Set a counter that is counted elsewhere."""
+        self._counters[metric, labels] = count
+
+    def histogram(self, metric: Metric, *labels: str) -> Histogram:
+        """The histogram itself, for who observes so often that looking it up would cost."""
+        return self._histograms.setdefault((metric, labels), Histogram(metric.buckets))
+
     def observe(self, metric: Metric, seconds: float, count: int, *labels: str) -> None:
         """Count durations in a histogram."""
-        at = (metric, labels)
-        found = self._histograms.get(at)
-        if found is None:
-            found = self._histograms[at] = Histogram(metric.buckets)
-        found.observe(seconds, count)
+        self.histogram(metric, *labels).observe(seconds, count)
 
     def look_at(self, source: Callable[[], Iterable[Sample]]) -> None:
         """Ask `source` for the values of gauges each time somebody reads."""
@@ -230,6 +234,6 @@ class Metrics:
         for (metric, labels), count in list(other._counters.items()):
             self.add(metric, count, *labels)
         for (metric, labels), histogram in list(other._histograms.items()):
-            found = self._histograms.setdefault((metric, labels), Histogram(metric.buckets))
+            found = self.histogram(metric, *labels)
             found.counts = [a + b for a, b in zip(found.counts, histogram.counts, strict=True)]
             found.sum += histogram.sum

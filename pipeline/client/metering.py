@@ -43,6 +43,7 @@ class StageMeter:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.metrics = Metrics()
+        self._took: dict[str, Histogram] = {}
 
     def start(self, breaker: Callable[[], State], waiting: Callable[[], Waiting | None]) -> None:
         """Let the numbers be read; these are asked then."""
@@ -57,20 +58,28 @@ class StageMeter:
                 yield OUTBOX_AGE, (), age_s
 
         self.metrics.look_at(samples)
-        _PROCESS.add(self.metrics)
+        _PROCESS.add(self)
 
     def staged(self, via: str, begun: float) -> None:
         """A call that began then, on the monotonic clock, has made its event durable."""
-        self.metrics.add(STAGED, 1, via)
-        self.metrics.observe(STAGE_SECONDS, self._clock.monotonic() - begun, 1, via)
+        took = self._took.get(via)
+        if took is None:
+            took = self._took[via] = self.metrics.histogram(STAGE_SECONDS, via)
+        took.observe(self._clock.monotonic() - begun, 1)
 
     def failed(self, error_class: ErrorClass) -> None:
         """A call has raised."""
         self.metrics.add(STAGE_FAILED, 1, error_class)
 
+    def counted(self) -> Metrics:
+        """The numbers up to now. How many were staged is known from how long each took: a call counts once."""
+        for via, took in list(self._took.items()):
+            self.metrics.put(STAGED, sum(took.counts), via)
+        return self.metrics
+
     def close(self) -> None:
         """The stager has ended; what it counted stays counted."""
-        _PROCESS.settle(self.metrics)
+        _PROCESS.settle(self)
 
 
 class _Process:
@@ -83,25 +92,25 @@ class _Process:
     def begin(self) -> None:
         """Begin with nothing: a forked child has none of its parent's stagers, and none of its counts."""
         self._lock = threading.Lock()
-        self._open: list[Metrics] = []
+        self._open: list[StageMeter] = []
         self._ended = Metrics()
 
-    def add(self, metrics: Metrics) -> None:
+    def add(self, meter: StageMeter) -> None:
         """One stager more."""
         with self._lock:
-            self._open.append(metrics)
+            self._open.append(meter)
             if not self._is_exported and "prometheus_client" in sys.modules:
                 from pipeline.exposition import export
 
                 self._is_exported = True
                 export(self.read)
 
-    def settle(self, metrics: Metrics) -> None:
+    def settle(self, meter: StageMeter) -> None:
         """One stager less."""
         with self._lock:
-            if metrics in self._open:
-                self._open.remove(metrics)
-                self._ended.absorb(metrics)
+            if meter in self._open:
+                self._open.remove(meter)
+                self._ended.absorb(meter.counted())
 
     def read(self) -> Iterator[Sample]:
         """Every value there is now, of all stagers together. They share one outbox: of gauges the highest counts."""
@@ -110,9 +119,9 @@ class _Process:
             stagers = list(self._open)
             together.absorb(self._ended)
         gauges: dict[tuple[Metric, tuple[str, ...]], float] = {}
-        for metrics in stagers:
-            together.absorb(metrics)
-            for metric, labels, value in metrics.looked_at():
+        for meter in stagers:
+            together.absorb(meter.counted())
+            for metric, labels, value in meter.metrics.looked_at():
                 assert not isinstance(value, Histogram)
                 gauges[metric, labels] = max(value, gauges.get((metric, labels), 0.0))
         yield from together.read()

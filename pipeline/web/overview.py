@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
@@ -17,14 +18,12 @@ from pipeline.parking.breakers import TargetState
 from pipeline.redrive.model import TopicSummary
 from pipeline.transport.readiness import Readiness
 from pipeline.web.charts import Chart, charts
-from pipeline.web.history import EVERY_S, Point
+from pipeline.web.history import Point
 from pipeline.web.rendering import duration
 from pipeline.web.route import Answer, Call, Route
 from pipeline.web.vitals import Vitals
 
 __all__ = ["Attention", "Overview", "attention", "routes"]
-
-_RECENT = int(60 / EVERY_S)
 
 
 class Attention(BaseModel):
@@ -86,7 +85,7 @@ def routes(vitals: Vitals, clock: Clock) -> tuple[Route, ...]:
         dead = await call.application.dead_letters.overview()
         found = Overview(
             ready=readiness.ready,
-            attention=list(attention(readiness, targets, points, clock.time())),
+            attention=list(attention(readiness, targets, dead.topics, clock.time())),
             totals=vitals.history.totals(),
             lag=sum(known) if known else None,
             parked=sum(parked.records for parked in call.application.parked()),
@@ -101,7 +100,7 @@ def routes(vitals: Vitals, clock: Clock) -> tuple[Route, ...]:
 
 
 def attention(
-    readiness: Readiness, targets: Sequence[TargetState], points: Sequence[Point], now: float
+    readiness: Readiness, targets: Sequence[TargetState], dead: Sequence[TopicSummary], now: float
 ) -> Iterator[Attention]:
     """What an operator should look at, the worst first. `now`: seconds since 1970."""
     for reason in readiness.reasons:
@@ -118,10 +117,11 @@ def attention(
     for target in targets:
         if target.state is not State.CLOSED:
             yield _of_target(target, now)
-    dead = sum(point.dead_lettered for point in points[-_RECENT:]) * EVERY_S
-    if dead >= 1:
-        text = f"{dead:,.0f} new dead letter{'s' if dead >= 1.5 else ''} in the last minute"
-        yield Attention(level="warning", text=text, link="/dlq/")
+    for topic in sorted(dead, key=lambda topic: -topic.per_minute):
+        recent = round(topic.per_minute * 5)
+        if recent:
+            text = f"{recent:,} new dead letter{'' if recent == 1 else 's'} in five minutes on {topic.topic}"
+            yield Attention(level="warning", text=text, link=f"/dlq/{quote(topic.topic)}/")
 
 
 def _of_target(target: TargetState, now: float) -> Attention:
