@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 PYTEST ?= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-long bench bench-parking bench-check bench-scale simulate chaos lint env lock env-reference wheel clean
+.PHONY: docs help demo up down test test-long bench bench-parking bench-check bench-scale simulate chaos lint env lock env-reference wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,9 @@ $(READY): requirements/dev.lock requirements/data.lock pyproject.toml
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate pyproject.toml
 
+docs: env ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
 lock: env ## resolve the locked versions anew
 	$(COMPILE) --upgrade --all-extras --output-file requirements/dev.lock
 	$(COMPILE) --extra worker --constraints requirements/dev.lock --output-file requirements/worker.lock
@@ -79,4 +82,4 @@ wheel: env ## build wheel and source archive into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove what was made here, but for the broker's jars
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .hypothesis .pytest_cache
+	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .hypothesis .pytest_cache
