@@ -1,0 +1,110 @@
+"""`faust -A pipeline status` and `breakers list|pause|resume|reset`: a running worker, asked and steered (O2, O3).
+
+Owns: the commands and their two forms of answer. Must not know: how a worker finds out, how an order reaches others.
+"""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote
+
+from faust.cli import argument, option
+from faust.cli.base import cli
+
+from pipeline.application import Application
+from pipeline.cli.command import Report, Subcommand, add_group, table
+from pipeline.cli.worker_api import TOKEN_VARIABLE, WorkerApi
+from pipeline.clock import rfc3339
+
+__all__ = ["register"]
+
+_WORKER = (
+    option("--url", default="", help="Address of a worker; the default is that of WEB_BIND and WEB_PORT."),
+    option("--token", default="", help=f"One of the worker's ADMIN_TOKENS; better in {TOKEN_VARIABLE}."),
+)
+_REASON = option("--reason", default="", help="Why; stands in the audit record.")
+
+
+def register(application: Application) -> None:
+    """Put the commands on Faust's command line."""
+    json_option = option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+    application.app.command(*_WORKER, json_option, base=Subcommand, group=cli, application=application)(
+        status
+    )
+    add = add_group(application, "breakers", "Look at targets' breakers; pause, resume and reset them.")
+    add(list, *_WORKER)
+    for handler in (pause, resume, reset):
+        add(handler, argument("target"), _REASON, *_WORKER)
+
+
+async def status(self: Subcommand, *, url: str, token: str) -> Report:
+    """How a worker is: ready or not and why, what needs attention, where the events are.
+
+    Exit status 0 only where it is ready.
+    """
+    async with _worker(self, url, token) as worker:
+        found = await worker.get("/")
+    rows = [
+        ("ready", "yes" if found["ready"] else "no"),
+        ("in staging, not committed", found["lag"]),
+        ("delivered since its start", int(found["totals"]["delivered"])),
+        ("parked now", found["parked"]),
+        ("open dead letters", found["dead"]),
+    ]
+    attention = [(item["level"], item["text"], item["detail"]) for item in found["attention"]]
+    parts = [table(("WORKER", ""), rows)]
+    if attention:
+        parts.append(table(("NEEDS ATTENTION", "", ""), attention))
+    return Report(found, "\n\n".join(parts), bool(found["ready"]))
+
+
+async def list(self: Subcommand, *, url: str, token: str) -> Report:  # noqa: A001 -- a command is named like its handler
+    """List the targets, those that are not well first.
+
+    Exit status 0 only where every breaker is closed.
+    """
+    async with _worker(self, url, token) as worker:
+        found = await worker.get("/breakers/")
+    rows = [
+        (
+            target["target"],
+            "paused" if target["paused_by"] else target["state"],
+            rfc3339(target["since"]),
+            f"{target['failure_ratio']:.0%}",
+            target["parked_records"],
+            target["reason"] or None,
+        )
+        for target in found["targets"]
+    ]
+    text = table(("TARGET", "STATE", "SINCE", "FAILURES", "PARKED", "WHY"), rows)
+    return Report(found, text, all(target["state"] == "closed" for target in found["targets"]))
+
+
+async def pause(self: Subcommand, *, target: str, reason: str, url: str, token: str) -> Report:
+    """Park everything for TARGET, on all workers, until somebody resumes it."""
+    return await _order(self, target, "pause", reason, url, token)
+
+
+async def resume(self: Subcommand, *, target: str, reason: str, url: str, token: str) -> Report:
+    """End the pause of TARGET."""
+    return await _order(self, target, "resume", reason, url, token)
+
+
+async def reset(self: Subcommand, *, target: str, reason: str, url: str, token: str) -> Report:
+    """Close the breaker of TARGET now, without waiting for its next probe."""
+    return await _order(self, target, "reset", reason, url, token)
+
+
+async def _order(self: Subcommand, target: str, want: str, reason: str, url: str, token: str) -> Report:
+    async with _worker(self, url, token) as worker:
+        found = await worker.post(f"/breakers/{quote(target, safe='')}/{want}", {"reason": reason})
+    now = found["target"]
+    by = f", by {now['paused_by']}" if now["paused_by"] else ""
+    return Report(found, f"{target}: {now['state']}{by}", done=True)
+
+
+def _worker(self: Subcommand, url: str, token: str) -> WorkerApi:
+    settings = self.application.settings
+    host = f"[{settings.web_bind}]" if ":" in settings.web_bind else settings.web_bind
+    host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 -- it is asked, not bound
+    return WorkerApi(url or f"http://{host}:{settings.web_port}", token or os.environ.get(TOKEN_VARIABLE, ""))
