@@ -148,6 +148,50 @@ def test_whatever_must_not_change_anything_does_not(site: Site) -> None:
     assert not [line for line in site.get("/audit/").data["lines"] if line["facts"].get("reason") == "x"]
 
 
+def test_every_change_there_is_needs_a_token(site: Site) -> None:
+    """O3: whatever the API can change – taken from its own description – is refused without a token, with a wrong one,
+    from another origin and with a body that is forged; nothing is in the audit afterwards."""
+    paths = site.get("/openapi.json").data["paths"]
+    changes = [path for path, methods in paths.items() if "post" in methods]
+    assert {"/jobs/", "/jobs/{job}/cancel", "/breakers/{target}/reset"} <= set(changes)
+    before = site.get("/audit/?limit=1000").data["lines"]
+    started = len(site.get("/jobs/").data["jobs"])
+    for path in changes:
+        at = re.sub(r"\{\w+\}", "x", path)
+        body = {"kind": "redrive"}
+        assert site.post(at, body, token=None).status == 401
+        assert site.post(at, body, token="wrong").status == 401
+        assert site.post(at, body, headers={"Origin": "http://evil.example"}).status == 403
+        assert site.submit(at, {"kind": "redrive"}).status == 401
+        assert site.post(at, {"kind": "redrive", "forged": "1"}).status == 400
+    assert len(site.get("/jobs/").data["jobs"]) == started
+    assert site.get("/audit/?limit=1000").data["lines"] == before
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"kind": "explode"}, "kind"),
+        ({"kind": "redrive", "rate": -1}, "rate"),
+        ({"kind": "redrive", "since": "yesterday"}, "since"),
+        ({"kind": "redrive", "partition": "1"}, "partition"),
+        ({"kind": "redrive", "state": "half"}, "state"),
+        ({"kind": "scan"}, "topic"),
+    ],
+)
+def test_a_job_that_makes_no_sense_is_not_started(site: Site, body: dict[str, object], said: str) -> None:
+    """O3: an order nobody can carry out is refused with the name of what is wrong, and starts nothing."""
+    refused = site.post("/jobs/", body)
+    assert (refused.status, said in refused.data["error"]) == (400, True)
+    assert site.get("/jobs/").data["jobs"] == []
+
+
+def test_a_job_that_is_not_there(site: Site) -> None:
+    """O1: asking for, or steering, a job that does not exist says so."""
+    assert site.get("/jobs/no-such-job/").status == 404
+    assert site.post("/jobs/no-such-job/cancel").status == 404
+
+
 def test_refusals_are_logged_but_not_without_end(site: Site, worker: WorkerProcess) -> None:
     """O3: refusals stand in the log with their reason, one line in ten seconds of each, and no token is in it."""
     for _ in range(30):
