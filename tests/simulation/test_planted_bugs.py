@@ -24,7 +24,6 @@ CAUGHT = {
     "overtake-what-is-parked": "T5",
     "leave-a-row-behind": "T6",
     "overtake-the-outbox": "S6",
-    "ask-without-a-pause": "S7",
 }
 """For each patch the rule that the oracle finds broken."""
 
