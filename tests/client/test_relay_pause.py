@@ -22,7 +22,7 @@ SETTINGS = Settings(brokers=("127.0.0.1:1",), catalog="tests.catalogs.shop", clo
 class NoRows:
     """An outbox with nothing in it."""
 
-    async def read(self, after: int, limit: int) -> Sequence[Stored]:
+    async def read(self, after: int, limit: int) -> Sequence[Stored]:  # noqa: ARG002
         """Nothing."""
         return ()
 
@@ -35,7 +35,7 @@ class NoRows:
 
 @pytest.mark.timeout(15)
 async def test_a_relay_waits_while_another_one_asks() -> None:
-    """S7, S9: an orphan's relay beside the stager's own, and a probe of one under way: `stage()` still gets its turn."""
+    """S7, S9: an orphan's relay beside the stager's own, one of them probing: `stage()` still gets its turn."""
     breaker = Breaker(BreakerPolicy(open_s=0.0))
     breaker.trip(0.0, "the broker is down")
     assert breaker.may_probe(1.0), "the other relay asks"
