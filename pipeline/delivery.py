@@ -254,5 +254,6 @@ class Delivery:
         """`count` records of a batch reached their end, awaited."""
         ticket.left -= count
         if ticket.left == 0 and self._under_way.pop(ticket.batch, None) is not None:
-            ticket.parcels.clear()  # they know their ticket: garbage that goes at once
-            ticket.on_end()
+            on_end = ticket.on_end
+            ticket.let_go()
+            on_end()

@@ -19,6 +19,10 @@ _TOO_LARGE = frozenset({10, 18})
 """Protocol error codes MESSAGE_TOO_LARGE and RECORD_LIST_TOO_LARGE."""
 
 
+def _nobody() -> None:
+    """Whom an ended batch tells."""
+
+
 class StagedBatch(Protocol):
     """Consecutive records of one staging partition."""
 
@@ -57,6 +61,11 @@ class Ticket:
         self.on_end = on_end
         self.reached = 0
         self.parcels: list[Parcel] = []
+
+    def let_go(self) -> None:
+        """It has ended: forget whoever knows it, so that all of its records go at once, without a collector."""
+        self.parcels.clear()
+        self.on_end = _nobody
 
 
 class KeptEnds(Protocol):

@@ -28,7 +28,7 @@ __all__ = ["Chunk", "Deliver", "Sweep"]
 
 _FETCH_RECORDS = 500
 _FETCH_S = 0.2
-_OUT_RECORDS = 10_000
+_OUT_RECORDS = 8_000
 _OUT_BYTES = 16_777_216
 """What may be under way, of a sweep that has it for itself."""
 _NEAR = 1_000
