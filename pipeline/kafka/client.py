@@ -21,9 +21,30 @@ from aiokafka.structs import TopicPartition
 from pipeline.kafka.security import SecurityRefused, doubt, refusal
 from pipeline.setting_security import SecuritySet
 
-__all__ = ["Client"]
+__all__ = ["Client", "close_at_once"]
 
 log = logging.getLogger(__name__)
+
+
+def close_at_once(client: AIOKafkaClient) -> None:
+    """Let a client that aiokafka made, a consumer's, close as ours does.
+
+    A broker that holds a fetch back does not answer TLS's farewell, for which its connection would wait 30 s.
+    """
+    close = client.close
+
+    async def at_once() -> None:
+        _abort(client)
+        await close()
+
+    client.close = at_once
+
+
+def _abort(client: AIOKafkaClient) -> None:
+    for connection in client._conns.values():  # noqa: SLF001
+        writer = connection._writer  # noqa: SLF001 -- nothing else reaches the socket
+        if writer is not None:
+            writer.transport.abort()
 
 
 class Client(AIOKafkaClient):  # type: ignore[misc]
@@ -101,10 +122,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
 
         Who waits for metadata is told that there is none; aiokafka leaves them waiting.
         """
-        for connection in self._conns.values():
-            writer = connection._writer  # noqa: SLF001 -- nothing else reaches the socket
-            if writer is not None:
-                writer.transport.abort()
+        _abort(self)
         await super().close()
         if self._md_update_fut is not None and not self._md_update_fut.done():
             self._md_update_fut.set_result(False)

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
+from pipeline.kafka.client import close_at_once
 from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from pipeline.kafka.reading import read_any_header_name
 from pipeline.kafka.topics import partition_counts
@@ -52,6 +53,7 @@ class Reader:
             max_partition_fetch_bytes=partition_bytes,
             request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
         )
+        close_at_once(self._consumer._client)  # noqa: SLF001 -- made by the consumer
 
     async def __aenter__(self) -> Self:
         """Connect."""

@@ -17,6 +17,8 @@ from faust.transport.consumer import RecordMap
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from pipeline.kafka.client import close_at_once
+
 __all__ = ["ConsumerThread", "Fetched"]
 
 FETCH_WAIT_MS = 200
@@ -101,6 +103,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
         consumer._client._metadata_max_age_ms = METADATA_AGE_MS  # noqa: SLF001
+        close_at_once(consumer._client)  # noqa: SLF001
         # A producer that uses transactions may take back what it wrote: that is no event. Faust would read it.
         consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer

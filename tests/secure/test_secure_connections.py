@@ -10,17 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import StagingRefused, is_caller_error
 from pipeline.kafka.connection import Connection, staging_cluster, target_cluster
-from pipeline.kafka.reader import Reader
+from pipeline.kafka.reader import Place, Reader
 from pipeline.kafka.security import SecurityRefused
 from pipeline.settings import Settings
 from tests.client import client_events
 from tests.secure.certificates import Authority, base64_of
 from tests.secure.secure_kafka import SecureKafka
-from tests.worker_harness import WorkerProcess
+from tests.worker_harness import WorkerProcess, create_topic
 
 pytestmark = pytest.mark.kafka
 
@@ -68,6 +69,29 @@ async def test_what_fits(secure: SecureKafka, way: str) -> None:
     async with Reader(connection) as reader:
         assert await reader.bounds("nothing") == {}
     assert all(word not in repr(settings) + repr(connection) for word in secure.passwords.values())
+
+
+def test_a_reader_ends_at_once(secure: SecureKafka, namespace: str) -> None:
+    """While a broker holds a fetch back it may not answer TLS's farewell: nobody waits for it, on the worker's event
+    loop either (S9)."""
+    topic = f"{namespace}.quiet"
+    create_topic(secure.bootstrap, topic)
+    connection = staging_cluster(
+        settings_of(secure.at("SASL"), secure.tls() | secure.sasl("worker", "PLAIN"))
+    )
+    secure.allow("worker", {("TOPIC", topic, "LITERAL"): ("READ", "DESCRIBE")})
+
+    async def read_and_end() -> float:
+        async with Reader(connection) as reader:
+            reader.read_from({Place(topic, 0): 0})
+            assert await reader.fetch(1, 0.05) == {}
+            began = time.monotonic()
+        return time.monotonic() - began
+
+    async def many() -> list[float]:
+        return [await read_and_end() for _ in range(10)]
+
+    assert sum(uvloop.run(many())) < FAST_S
 
 
 def _wrong_password(mechanism: str) -> MakesEnv:
