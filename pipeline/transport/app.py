@@ -138,7 +138,8 @@ def make_app(settings: Settings) -> App:
         autodiscover=False,
         broker_client_id=settings.client_id,
         broker_commit_interval=0.5,
-        broker_session_timeout=30.0,
+        # A killed worker's partitions are given away after this; heartbeats have a thread of their own.
+        broker_session_timeout=15.0,
         broker_rebalance_timeout=60.0,
         broker_request_timeout=40.0,
         broker_max_poll_interval=300.0,
