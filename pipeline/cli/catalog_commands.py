@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from itertools import pairwise
 
 from click import Choice
@@ -26,6 +25,7 @@ from catalog.policies import PolicyOverride, parse_policies
 from pipeline.application import Application
 from pipeline.cli.breaks import Judged, judge
 from pipeline.cli.command import Report, Subcommand, add_group, as_json, table
+from pipeline.release import release
 from pipeline.settings import Settings
 
 __all__ = ["diff_report", "lint_refused", "lint_report", "register", "show_report"]
@@ -238,7 +238,7 @@ def exported(catalog: Catalog, settings: Settings, form: str) -> object:
             service=settings.client_id,
             source=settings.cloudevents_source,
             outbox_supported=bool(settings.outbox_dir),
-            library_version=version("stagepost"),
+            library_version=release(),
         )
     if form == "asyncapi":
         prefix = settings.effective_type_prefix

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel, JsonValue
 from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
 
+from pipeline.release import release
 from pipeline.web.route import Call, Form, Nothing, Raw, Route
 
 __all__ = ["document", "route"]
@@ -62,7 +62,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Stagepost worker",
-            "version": version("stagepost"),
+            "version": release(),
             "description": "Send `Accept: application/json`. A POST needs `Authorization: Bearer <token>`, one of "
             "STREAMING_ADMIN_TOKENS; beyond loopback so does a GET.",
         },

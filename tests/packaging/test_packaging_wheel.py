@@ -186,6 +186,7 @@ def _settings(kafka: Brokers, namespace: str, catalog: str) -> dict[str, str]:
         "STREAMING_NAMESPACE": namespace,
         "STREAMING_CATALOG": catalog,
         "STREAMING_CLOUDEVENTS_SOURCE": "/shop",
+        "STREAMING_OUTBOX_DIR": "outbox",
     }
 
 
