@@ -58,7 +58,7 @@ def _send(lanes: dict[tuple[str, int], Lane], outcome: Plan) -> None:
         lane = lanes.get(at)
         if lane is None:
             lane = lanes[at] = Lane(*at)
-        lane.put(_Silent(column.records))
+        lane.put(_Silent(column.records, size=column.size))
     for lane in lanes.values():
         while lane.waiting:
             lane.prepare(_IDENTITY, 1_048_576, "lz4", 1_700_000_000_000)

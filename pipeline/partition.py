@@ -41,14 +41,15 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 class Key:
-    """A partition key in use: its bytes, its hash, and the headers that repeat it."""
+    """A partition key in use: its bytes, its hash, the headers that repeat it, and what all that takes in a batch."""
 
-    __slots__ = ("data", "hash", "headers")
+    __slots__ = ("data", "hash", "headers", "size")
 
-    def __init__(self, data: bytes, headers: tuple[tuple[str, bytes], ...]) -> None:
+    def __init__(self, data: bytes, headers: tuple[tuple[str, bytes], ...], size: int) -> None:
         self.data = data
         self.hash = key_hash(data)
         self.headers = headers
+        self.size = size
 
 
 class KeyCache:

@@ -26,7 +26,7 @@ from pipeline.dlq import Disposition, Failure
 from pipeline.errors import ErrorClass, InvalidField, PayloadRefused, PolicyError, RecordTooLarge
 from pipeline.park import NOTHING_DIVERTED, Diverted, definition_name, version_name
 from pipeline.routes import Route, Router
-from pipeline.staging import RawHeader
+from pipeline.staging import RawHeader, batch_bytes
 
 __all__ = ["Column", "Limits", "OutRecord", "Plan", "Rejected", "StagedRecord", "is_dead_lettered", "plan"]
 
@@ -39,12 +39,14 @@ _REQUIRED = (staging.VERSION, staging.DEFINITION, staging.ID, staging.TIME, stag
 class Column:
     """What goes to one partition of one target, in order: the records, and for each the index of its staging record."""
 
-    __slots__ = ("records", "route", "sources")
+    __slots__ = ("records", "route", "size", "sources")
 
     def __init__(self, route: Route) -> None:
         self.route = route
         self.records: list[OutRecord] = []
         self.sources: list[int] = []
+        self.size = 0
+        """No less than the records take in a batch before compression, in bytes."""
 
 
 class Rejected:
@@ -99,8 +101,9 @@ def plan(
     tenants, subjects, sources = router.tenants, router.subjects, router.sources
     ce_id, ce_time, ce_subject = router.names
     fingerprint = router.fingerprint
+    own_names = batch_bytes(None, None, [(name, None) for name in (*router.names, sources.name)])
     for index, record in enumerate(records):
-        headers = record.headers
+        headers, value = record.headers, record.value
         fields: dict[str, bytes] = dict(headers)  # type: ignore[arg-type]
         if None in fields.values():  # Kafka allows it; to us it says as much as no header
             fields = {name: value for name, value in headers if value is not None}
@@ -130,7 +133,7 @@ def plan(
             sealed = seal == fingerprint
             check_sizes(record, others, limits, sealed=sealed)
             if not sealed:
-                route.check_body(record.value)
+                route.check_body(value)
             framed: list[RawHeader] = [
                 *route.constant,
                 source_header,
@@ -165,7 +168,14 @@ def plan(
         column = columns.get(at)
         if column is None:
             column = columns[at] = Column(route)
-        column.records.append((key.data, record.value, framed))
+        column.records.append((key.data, value, framed))
+        column.size += route.size + own_names + len(source) + len(event_id) + len(time) + key.size
+        if value:
+            column.size += len(value)
+        if subject:
+            column.size += len(subject)
+        if others:
+            column.size += batch_bytes(None, None, others)
         column.sources.append(index)
     if diverted.targets:
         _park_columns(result, diverted.targets)

@@ -13,7 +13,7 @@ from catalog.names import dlq_of
 from catalog.policies import parse_override
 from pipeline.cloudevents import Dialect, constant_headers
 from pipeline.partition import Key, KeyCache
-from pipeline.staging import Header, check_bytes
+from pipeline.staging import Header, batch_bytes, check_bytes
 
 __all__ = ["Route", "Router"]
 
@@ -33,6 +33,7 @@ class Route:
         "guarded",
         "overridden",
         "policy",
+        "size",
         "sources",
         "system_key",
         "topic",
@@ -46,6 +47,8 @@ class Route:
         self.overridden: dict[bytes, DeliveryPolicy] = {}
         """Policies by the call's override; bounded, for there are some thousand legal texts and no other is kept."""
         self.constant = constant
+        self.size = batch_bytes(None, None, constant)
+        """What the constant headers take in a batch, at most, in bytes."""
         self.check_body: Callable[[bytes | None], None] = catalog.validator(definition.key).check
         self.sources = (
             None if definition.sources is None else frozenset(s.encode() for s in definition.sources)
@@ -94,11 +97,11 @@ class Router:
 
     def key_of_id(self, data: bytes) -> Key:
         """The partition key of an event without a tenant: its subject, or its id (T3)."""
-        return Key(data, ((self._partition_key, data),))
+        return _key(data, ((self._partition_key, data),))
 
     def _tenant_key(self, data: bytes) -> Key:
         check_bytes("tenant", data)
-        return Key(data, ((self._partition_key, data), (self._tenant_id, data)))
+        return _key(data, ((self._partition_key, data), (self._tenant_id, data)))
 
     def _compile(self, definition: EventDefinition) -> Route:
         route = Route(
@@ -109,11 +112,15 @@ class Router:
         return route
 
 
+def _key(data: bytes, headers: tuple[Header, ...]) -> Key:
+    return Key(data, headers, batch_bytes(data, None, headers))
+
+
 class _SourceHeaders:
     """The source header of each source in use; sources are few, and the memory is capped all the same."""
 
     def __init__(self, name: str, limit: int = 4_096) -> None:
-        self._name = name
+        self.name = name
         self._limit = limit
         self._known: dict[bytes, Header] = {}
 
@@ -124,5 +131,5 @@ class _SourceHeaders:
             check_bytes("source", data)
             if len(self._known) >= self._limit:
                 self._known.clear()
-            found = self._known[data] = (self._name, data)
+            found = self._known[data] = (self.name, data)
         return found

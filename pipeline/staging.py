@@ -32,6 +32,7 @@ __all__ = [
     "Header",
     "RawHeader",
     "RawHeaders",
+    "batch_bytes",
     "check_bytes",
     "check_extra_headers",
     "check_text",
@@ -72,6 +73,8 @@ LIMITS = {
 }
 """The largest size of each field in bytes of UTF-8 (S5)."""
 
+_RECORD_OVERHEAD = 24
+_HEADER_OVERHEAD = 4
 MAX_EXTRA_HEADERS = 100
 MAX_HEADER_NAME = 256
 MAX_HEADER_VALUE = 65_536
@@ -138,6 +141,14 @@ def check_extra_headers(headers: Iterable[tuple[str, str | bytes]]) -> list[Head
     if len(checked) > MAX_EXTRA_HEADERS:
         raise InvalidField("headers", f"are {len(checked)}, the limit is {MAX_EXTRA_HEADERS}")
     return checked
+
+
+def batch_bytes(key: bytes | None, value: bytes | None, headers: RawHeaders) -> int:
+    """No less than a record takes in a batch before compression, in bytes, for header names of ASCII."""
+    size = _RECORD_OVERHEAD + (len(key) if key else 0) + (len(value) if value else 0)
+    for name, content in headers:
+        size += len(name) + (len(content) if content else 0) + _HEADER_OVERHEAD
+    return size
 
 
 def record_size(key: bytes | None, value: bytes | None, headers: RawHeaders) -> int:

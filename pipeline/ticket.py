@@ -102,7 +102,7 @@ class ToTarget(Parcel):
     __slots__ = ("_ends", "column", "done", "ticket")
 
     def __init__(self, column: Column, ticket: Ticket, ends: TargetEnds) -> None:
-        super().__init__(column.records)
+        super().__init__(column.records, size=column.size)
         self.column = column
         self.ticket = ticket
         self.done = 0

@@ -22,11 +22,15 @@ class Parcel:
     from the producer's loop, must not block and should not raise: what they raise is logged, and goes no further.
     """
 
-    __slots__ = ("deadline", "records", "retries", "taken")
+    __slots__ = ("deadline", "records", "retries", "size", "taken")
 
-    def __init__(self, records: Sequence[OutRecord], deadline: float | None = None) -> None:
+    def __init__(
+        self, records: Sequence[OutRecord], deadline: float | None = None, size: int | None = None
+    ) -> None:
         self.records = records
         self.deadline = deadline
+        self.size = size
+        """No less than all records take in a batch before compression, in bytes, where somebody knows that."""
         self.retries = 0
         """How often a batch with records of it had to be sent again."""
         self.taken = 0

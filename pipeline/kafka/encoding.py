@@ -17,7 +17,7 @@ from cramjam import lz4
 from pipeline.errors import ErrorClass, StagepostError
 from pipeline.staging import RawHeader
 
-__all__ = ["COMPRESSIONS", "Identity", "OutRecord", "Unencodable", "encode", "estimate"]
+__all__ = ["COMPRESSIONS", "Identity", "OutRecord", "Unencodable", "encode"]
 
 OutRecord = tuple[bytes | None, bytes | None, Sequence[RawHeader]]
 """Key, value, headers."""
@@ -28,8 +28,6 @@ _BATCH_HEADER = 61
 _LENGTH, _LENGTH_AT = struct.Struct(">i"), 8
 _CHECKSUM, _CHECKSUM_AT = struct.Struct(">I"), 17
 _ATTRIBUTES, _ATTRIBUTES_AT = struct.Struct(">h"), 21
-_RECORD_OVERHEAD = 24
-_HEADER_OVERHEAD = 4
 
 
 class Unencodable(StagepostError):
@@ -43,15 +41,6 @@ class Identity(NamedTuple):
 
     producer_id: int
     epoch: int
-
-
-def estimate(record: OutRecord) -> int:
-    """Upper bound of a record's bytes in a batch before compression, for header names of ASCII."""
-    key, value, headers = record
-    size = _RECORD_OVERHEAD + (len(key) if key else 0) + (len(value) if value else 0)
-    for name, content in headers:
-        size += len(name) + (len(content) if content else 0) + _HEADER_OVERHEAD
-    return size
 
 
 def encode(

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from pipeline.kafka.batch import Batch, Parcel, Span, count_of, tell
-from pipeline.kafka.encoding import Identity, encode, estimate
+from pipeline.kafka.encoding import Identity, encode
+from pipeline.staging import batch_bytes
 
 __all__ = ["Batch", "Lane", "Parcel"]
 
@@ -176,8 +177,10 @@ class Lane:
             parcel, first, count = self._queue.popleft()
             records = parcel.records
             at, stop = first, first + count
+            if first == 0 and parcel.size is not None and size + parcel.size <= limit_bytes:
+                at, taken, size = stop, taken + count, size + parcel.size  # all of it, without a look at each
             while at < stop:
-                size += estimate(records[at])
+                size += batch_bytes(*records[at])
                 if size > limit_bytes and taken:
                     break
                 at += 1

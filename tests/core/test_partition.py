@@ -60,7 +60,7 @@ def test_the_memory_is_bounded_and_right() -> None:
 
     def make(data: bytes) -> Key:
         made.append(data)
-        return Key(data, ())
+        return Key(data, (), 0)
 
     cache = KeyCache(make, limit=10)
     for number in range(1000):

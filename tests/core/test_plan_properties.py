@@ -11,7 +11,7 @@ from pipeline.cloudevents import read
 from pipeline.partition import partition_of
 from pipeline.plan import Limits, Plan, plan
 from pipeline.routes import Router
-from pipeline.staging import NAMES, RawHeader
+from pipeline.staging import NAMES, RawHeader, batch_bytes
 from tests.core.staged_records import CATALOG, COUNTS, LIMITS, SEAL, Staged, planned, router, staged
 
 ROUTERS = (router("ce_"), router("ce-", policies="order.paid.enabled=false; order.created.dlq=never"))
@@ -86,6 +86,17 @@ def test_columns_keep_the_order_and_the_payload(records: list[Staged]) -> None:
             assert value is records[source].value
             assert key
             assert partition_of(key, COUNTS[topic]) == partition
+
+
+@given(*[st.integers(0, 250)] * 5)
+def test_a_column_knows_what_it_takes(id_: int, tenant: int, subject: int, value: int, other: int) -> None:
+    """S5: no column is larger than it says; a lane puts it into a batch on its word. Drawn are lengths."""
+    changes = {"id": b"i" * (id_ + 1), "tenant": b"t" * tenant, "subject": b"s" * subject}
+    record = staged(changes, value=b'{"note": "%s"}' % (b"v" * value), more=[("note", b"n" * other)])
+    result = planned(record, record)
+    assert result.columns
+    for column in result.columns.values():
+        assert sum(batch_bytes(*record) for record in column.records) <= column.size
 
 
 @given(RECORDS, st.sampled_from(ROUTERS))

@@ -276,3 +276,15 @@ def test_what_cannot_be_encoded_is_isolated() -> None:
     assert bad.ends[0].startswith("at ")
     assert bad.ends[2].startswith("at ")
     assert lane.waiting == 0
+
+
+def test_a_parcel_that_knows_its_size_is_taken_whole_or_looked_at() -> None:
+    """S5: a batch takes a parcel on its word where that fits its limit, and else as many of its records as fit."""
+    lane = lane_with(first := Noting(b"a", b"b"), second := Noting(b"c", b"d"))
+    first.size, second.size = 60, 50
+    assert send(lane, limit=109) == [b"a", b"b", b"c"]
+    lane.succeeded(0)
+    assert send(lane, limit=109) == [b"d"]
+    whole = lane_with(first := Noting(b"a", b"b"), second := Noting(b"c", b"d"))
+    first.size, second.size = 60, 49
+    assert send(whole, limit=109) == [b"a", b"b", b"c", b"d"]
