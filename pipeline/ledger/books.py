@@ -11,11 +11,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
-from pydantic_core import from_json
-
 from catalog import Catalog, OwnTopics
 from catalog.names import dlq_of
 from pipeline import dlq, park, staging
+from pipeline.audit import entry_of
 from pipeline.ledger.entries import (
     DELIVERED,
     END,
@@ -160,14 +159,13 @@ class Books:
         return At(int(place[0]), int(place[1])), flag, check_of(fields.get(staging.ID))
 
     def _audited(self, value: bytes | None) -> tuple[At, Flags, int] | None:
-        try:
-            entry = from_json(value or b"")
-            if entry["action"] != "skipped" or entry["topic"] != self._own.staging:
-                return None
-            at = At(int(entry["partition"]), int(entry["offset"]))
-            return at, Flags.SKIPPED, check_of(str(entry["id"]).encode())
-        except (ValueError, KeyError, TypeError):
+        entry = entry_of(value)
+        partition, offset = entry.get("partition"), entry.get("offset")
+        if entry.get("action") != "skipped" or entry.get("topic") != self._own.staging:
             return None
+        if not isinstance(partition, int) or not isinstance(offset, int):
+            return None
+        return At(partition, offset), Flags.SKIPPED, check_of(str(entry.get("id")).encode())
 
     def _flags_of_ends(self, at: At, fields: Mapping[str, bytes | None]) -> Flags:
         """The ends of this staging record on topics of ours: both are read in the same order."""

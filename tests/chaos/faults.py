@@ -26,6 +26,8 @@ __all__ = ["FAULTS", "can_strike"]
 _READY_S = 90.0
 _FROZEN_S = 9.0
 """Longer than the brokers' session, 6 s: the controller gives its partitions to others."""
+_HALF_DONE_S = 1.0
+"""Less than `TARGET_SOFT_TIMEOUT_S`, after which a worker parks what it cannot deliver."""
 _STOP_S = 60.0
 _WORK_S = 20.0
 _ADMIN_S = 30.0
@@ -45,19 +47,17 @@ def can_strike(rig: Rig, fault: str) -> bool:
 
 def _kill_worker(rig: Rig, strike: Strike) -> None:
     _let_it_work(rig)
-    rig.held.add("worker")
-    rig.worker.kill()
-    rig.worker.start()
-    rig.held.discard("worker")
+    with rig.restarting("worker"):
+        rig.worker.kill()
+        rig.worker.start()
 
 
 def _terminate_worker(rig: Rig, strike: Strike) -> None:
     _let_it_work(rig)
-    rig.held.add("worker")
-    rig.worker.signal(signal.SIGTERM)
-    rig.worker.wait(_STOP_S)
-    rig.worker.start()
-    rig.held.discard("worker")
+    with rig.restarting("worker"):
+        rig.worker.signal(signal.SIGTERM)
+        rig.worker.wait(_STOP_S)
+        rig.worker.start()
 
 
 def _let_it_work(rig: Rig) -> None:
@@ -68,11 +68,10 @@ def _let_it_work(rig: Rig) -> None:
 
 
 def _kill_service(rig: Rig, strike: Strike) -> None:
-    rig.held.add("service")
-    rig.service.send(signal.SIGKILL)
-    rig.service.wait(_STOP_S)
-    rig.service.start()
-    rig.held.discard("service")
+    with rig.restarting("service"):
+        rig.service.send(signal.SIGKILL)
+        rig.service.wait(_STOP_S)
+        rig.service.start()
 
 
 def _kill_gunicorn(rig: Rig, strike: Strike) -> None:
@@ -109,6 +108,19 @@ def _kill_broker(rig: Rig, strike: Strike) -> None:
 def _freeze_broker(rig: Rig, strike: Strike) -> None:
     node = rig.kafka.nodes[strike.choice % 3]
     node.pause()
+    time.sleep(_FROZEN_S)
+    node.resume()
+    rig.kafka.wait_ready(_READY_S)
+
+
+def _freeze_broker_and_kill_worker(rig: Rig, strike: Strike) -> None:
+    """What goes to other brokers is delivered by then, and what is before it in staging is not."""
+    node = rig.kafka.nodes[strike.choice % 3]
+    node.pause()
+    time.sleep(_HALF_DONE_S)
+    with rig.restarting("worker"):
+        rig.worker.kill()
+        rig.worker.start()
     time.sleep(_FROZEN_S)
     node.resume()
     rig.kafka.wait_ready(_READY_S)
@@ -209,6 +221,7 @@ FAULTS: Mapping[str, Callable[[Rig, Strike], None]] = {
     "fill worker disk": _fill_worker_disk,
     "kill broker": _kill_broker,
     "freeze broker": _freeze_broker,
+    "freeze broker, kill worker": _freeze_broker_and_kill_worker,
     "restart brokers in turn": _rolling_restart,
     "cut targets off": _cut_targets,
     "stall targets": _stall_targets,

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -120,8 +120,16 @@ class Rig:
         self._keeper = threading.Thread(target=self._keep_running, name="supervisor")
         self.deleted: dict[str, set[str]] = {}
         """Of each target that was deleted, the ids that stood there."""
-        self.held: set[str] = set()
-        """What the supervisor lets lie: `worker`, `service`."""
+        self._held: set[str] = set()
+        self._restarts = threading.Lock()
+
+    @contextmanager
+    def restarting(self, name: str) -> Iterator[None]:
+        """Within the block the supervisor lets the `worker` or the `service` lie, and no other fault restarts any."""
+        with self._restarts:
+            self._held.add(name)
+            yield
+            self._held.discard(name)
 
     def topic(self, name: str) -> str:
         """A topic's full name."""
@@ -184,10 +192,10 @@ class Rig:
 
     def _keep_running(self) -> None:
         while not self._over.wait(_WATCH_S):
-            if "worker" not in self.held and self.worker.exit_status is not None:
+            if "worker" not in self._held and self.worker.exit_status is not None:
                 why = f"the worker ended with {self.worker.exit_status}: {self.worker.log_tail(1)}"
                 self._restart(why, self.worker.start)
-            if "service" not in self.held and not self.service.running:
+            if "service" not in self._held and not self.service.running:
                 why = f"the service ended: {self.service.log.read_text(errors='replace').splitlines()[-1:]}"
                 self._restart(why, self.service.start)
 

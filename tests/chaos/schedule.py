@@ -23,6 +23,7 @@ PROCESS_FAULTS = (
 BROKER_FAULTS = (
     "kill broker",
     "freeze broker",
+    "freeze broker, kill worker",
     "restart brokers in turn",
     "cut targets off",
     "stall targets",

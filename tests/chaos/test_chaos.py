@@ -22,7 +22,7 @@ _SHORT = Plan(
             "fill outbox disk",
             "fill worker disk",
         ),
-        ("kill broker", "stall targets", "delete target", "revoke ACL", "freeze broker"),
+        ("kill broker", "stall targets", "delete target", "revoke ACL", "freeze broker, kill worker"),
     ),
     strikes=5,
     gap_s=(0.5, 2.0),

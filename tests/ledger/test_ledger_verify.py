@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -12,15 +13,20 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from catalog import Catalog
 from devtools.kafka import Brokers
 from pipeline.kafka.connection import Connection
 from pipeline.kafka.reader import Bounds, Place, Reader
 from pipeline.ledger import verify as verify_module
-from pipeline.ledger.verify import PartitionStuck
+from pipeline.ledger.findings import Findings
+from pipeline.ledger.verify import PartitionStuck, verify
+from tests.catalogs import fifty
 from tests.cli.command_line import ROOT, Answer, run
+from tests.fire import fire_load
 from tests.kafka_client import OutRecord, create_topic, produce
 from tests.ledger.ledger_load import KINDS, Load
 from tests.worker.shop_records import staged
+from tests.worker_harness import WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
@@ -75,6 +81,32 @@ def test_one_lost_event_among_all_is_found(
     assert (counts["missing"], counts["double"], counts["out_of_order"]) == (1, 1, 1)
     assert "judging" in answer.err
     assert peak_mb < _PEAK_MB
+
+
+@pytest.mark.timeout(0)
+def test_beside_a_worker_at_work(kafka: Brokers, namespace: str) -> None:
+    """O2, T6: while services stage and a worker delivers, nothing is missing, for what is not committed is pending; in
+    the end everything is accounted for."""
+    create_topic(kafka.bootstrap, f"{namespace}.staging", 6)
+    load = fire_load.Load(kafka.bootstrap, namespace, 10_000)
+    load.start()
+    pending = []
+    with WorkerProcess(kafka.bootstrap, namespace, catalog=fire_load.CATALOG) as worker:
+        while load.delivered() < load.count:
+            found = _verified(kafka, namespace)
+            assert found.sound, found
+            pending.append(found.counts.pending)
+        assert worker.terminate() == 0
+    load.wait_until_delivered(60)
+    counts = _verified(kafka, namespace).counts
+    assert (counts.staged, counts.delivered, counts.pending) == (load.count, load.count, 0)
+    assert max(pending) > 0
+
+
+def _verified(kafka: Brokers, namespace: str) -> Findings:
+    connection = Connection((kafka.bootstrap,), "ledger-test")
+    catalog = Catalog(fifty.DEFINITIONS, namespace=namespace)
+    return asyncio.run(verify(connection, connection, catalog)).findings
 
 
 def test_retention_and_words(kafka: Brokers, namespace: str) -> None:
