@@ -43,17 +43,17 @@ def test_ready_means_that_the_consumer_works(own_kafka: Cluster, namespace: str,
     """O1: a worker whose consumer stands still, or whose broker is gone, is alive but not ready, and says why; it is
     ready again when that is over. A spare worker without partitions is ready."""
     (tmp_path / "sitecustomize.py").write_text(_STICK)
-    stick = tmp_path / "stick"
+    sticks = [tmp_path / "one", tmp_path / "other"]
     env = {
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
-        "STICK": str(stick),
+        "STICK": str(sticks[0]),
         "STREAMING_TOPIC_PARTITIONS": "1",
     }
     bootstrap = own_kafka.bootstrap
     create_topic(bootstrap, f"{namespace}.staging", 1)
     with (
         WorkerProcess(bootstrap, namespace, env=env) as one,
-        WorkerProcess(bootstrap, namespace, env=env | {"STICK": "/nowhere"}) as other,
+        WorkerProcess(bootstrap, namespace, env=env | {"STICK": str(sticks[1])}) as other,
     ):
         sites = [Site(worker.wait_ready()) for worker in (one, other)]
         wait_until(
@@ -61,6 +61,9 @@ def test_ready_means_that_the_consumer_works(own_kafka: Cluster, namespace: str,
         )
         assert [ready(site) for site in sites] == [(200, ""), (200, "")]
 
+        # The one with the partition: a spare does not ask its thread for anything.
+        at = next(number for number, site in enumerate(sites) if site.get("/").data["partitions"])
+        stick, sites = sticks[at], [sites[at], sites[1 - at]]
         stick.touch()
         wait_until(lambda: ready(sites[0])[0] == 503, 25, "the stuck thread to be noticed")
         assert "the consumer has not answered for" in ready(sites[0])[1]
