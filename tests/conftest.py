@@ -13,7 +13,7 @@ _SLOW_FIRST = ("chaos", "fire", "worker", "packaging", "demo")
 """Folders whose tests take long: begun last, one process would be alone with them at the end."""
 _TOGETHER = frozenset({"secure", "worker"})
 """Folders whose tests share a fixture that takes long."""
-_ONE_BY_ONE = frozenset({"fire"})
+_ONE_BY_ONE = frozenset({"fire", "simulation"})
 """Folders whose tests share nothing: two processes may take turns with them."""
 
 

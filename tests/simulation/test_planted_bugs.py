@@ -5,6 +5,7 @@ A patch that does not apply any more fails its test: plant that bug anew where t
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -17,15 +18,18 @@ PLANTS = Path(__file__).parent / "plants"
 SEEDS = "110"
 """At most; most bugs show within the first few."""
 CAUGHT = {
-    "pause-without-seek": "T6",
-    "forget-an-overdue-batch": "T6",
-    "no-await-on-the-dlq-write": "T6",
-    "commit-out-of-order": "T6",
-    "overtake-what-is-parked": "T5",
-    "leave-a-row-behind": "T6",
-    "overtake-the-outbox": "S6",
+    "pause-without-seek": {"T6"},
+    "forget-an-overdue-batch": {
+        "T5",
+        "T6",
+    },  # it is lost, or comes after its followers once a worker starts anew
+    "no-await-on-the-dlq-write": {"T6"},
+    "commit-out-of-order": {"T6"},
+    "overtake-what-is-parked": {"T5"},
+    "leave-a-row-behind": {"T6"},
+    "overtake-the-outbox": {"S6"},
 }
-"""For each patch the rule that the oracle finds broken."""
+"""For each patch the rules that the oracle may find broken first."""
 
 
 @pytest.mark.parametrize("plant", sorted(path.stem for path in PLANTS.glob("*.patch")))
@@ -37,4 +41,6 @@ def test_a_planted_bug_is_caught(plant: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.simulation", "0", SEEDS]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=170, check=False)
     assert ended.returncode == 1, ended.stdout + ended.stderr
-    assert f"('{CAUGHT[plant]}: " in ended.stdout.replace('"', "'"), ended.stdout
+    broken = set(re.findall(r"Violation\(['\"](\w+): ", ended.stdout))
+    assert broken
+    assert broken <= CAUGHT[plant], ended.stdout
