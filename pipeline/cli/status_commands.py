@@ -5,7 +5,6 @@ Owns: the commands and their two forms of answer. Must not know: how a worker fi
 
 from __future__ import annotations
 
-import os
 from urllib.parse import quote
 
 from faust.cli import argument, option
@@ -13,7 +12,7 @@ from faust.cli.base import cli
 
 from pipeline.application import Application
 from pipeline.cli.command import Report, Subcommand, add_group, table
-from pipeline.cli.worker_api import TOKEN_VARIABLE, WorkerApi
+from pipeline.cli.worker_api import TOKEN_VARIABLE, worker_at
 from pipeline.clock import rfc3339
 
 __all__ = ["register"]
@@ -42,7 +41,7 @@ async def status(self: Subcommand, *, url: str, token: str) -> Report:
 
     Exit status 0 only where it is ready.
     """
-    async with _worker(self, url, token) as worker:
+    async with worker_at(self.application.settings, url, token) as worker:
         found = await worker.get("/")
     rows = [
         ("ready", "yes" if found["ready"] else "no"),
@@ -63,7 +62,7 @@ async def list(self: Subcommand, *, url: str, token: str) -> Report:  # noqa: A0
 
     Exit status 0 only where every breaker is closed.
     """
-    async with _worker(self, url, token) as worker:
+    async with worker_at(self.application.settings, url, token) as worker:
         found = await worker.get("/breakers/")
     rows = [
         (
@@ -96,15 +95,8 @@ async def reset(self: Subcommand, *, target: str, reason: str, url: str, token: 
 
 
 async def _order(self: Subcommand, target: str, want: str, reason: str, url: str, token: str) -> Report:
-    async with _worker(self, url, token) as worker:
+    async with worker_at(self.application.settings, url, token) as worker:
         found = await worker.post(f"/breakers/{quote(target, safe='')}/{want}", {"reason": reason})
     now = found["target"]
     by = f", by {now['paused_by']}" if now["paused_by"] else ""
     return Report(found, f"{target}: {now['state']}{by}", done=True)
-
-
-def _worker(self: Subcommand, url: str, token: str) -> WorkerApi:
-    settings = self.application.settings
-    host = f"[{settings.web_bind}]" if ":" in settings.web_bind else settings.web_bind
-    host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 -- it is asked, not bound
-    return WorkerApi(url or f"http://{host}:{settings.web_port}", token or os.environ.get(TOKEN_VARIABLE, ""))

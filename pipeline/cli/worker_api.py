@@ -6,6 +6,7 @@ Owns: requests, the token, what is told where no worker answers or one refuses. 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -13,8 +14,9 @@ from typing import Any, Self
 import aiohttp
 
 from pipeline.errors import StagepostError
+from pipeline.settings import Settings
 
-__all__ = ["TOKEN_VARIABLE", "NoWorker", "WorkerApi", "WorkerRefused"]
+__all__ = ["TOKEN_VARIABLE", "NoWorker", "WorkerApi", "WorkerRefused", "worker_at"]
 
 TOKEN_VARIABLE = "STAGEPOST_TOKEN"  # noqa: S105 -- the name of the variable
 _TIMEOUT_S = 30.0
@@ -90,3 +92,10 @@ class WorkerApi:
             reason = document.get("error") if isinstance(document, dict) else None
             raise WorkerRefused(response.status, str(reason or f"HTTP {response.status}"))
         return document
+
+
+def worker_at(settings: Settings, url: str, token: str) -> WorkerApi:
+    """The worker at `url`, by default the one of these settings; by default with the token of the environment."""
+    host = f"[{settings.web_bind}]" if ":" in settings.web_bind else settings.web_bind
+    host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 -- it is asked, not bound
+    return WorkerApi(url or f"http://{host}:{settings.web_port}", token or os.environ.get(TOKEN_VARIABLE, ""))

@@ -1,4 +1,4 @@
-"""What the index answers: letters, groups, counts, as plain frozen data, and their one form in JSON.
+"""What the index answers: letters, groups, counts, as plain frozen data.
 
 Owns: these types. Must not know: where any of it is kept.
 """
@@ -6,10 +6,9 @@ Owns: these types. Must not know: where any of it is kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline.clock import rfc3339
 from pipeline.errors import StagepostError
 from pipeline.redrive.selection import LetterState, Selection
 from pipeline.staging import RawHeader
@@ -25,7 +24,6 @@ __all__ = [
     "Overview",
     "Preview",
     "TopicSummary",
-    "document",
 ]
 
 
@@ -167,22 +165,3 @@ class Preview:
     groups: Sequence[Group]
     oldest_at: float | None
     newest_at: float | None
-
-
-def document(value: object) -> object:
-    """The same as plain JSON data: times (fields ending in `_at`) as RFC 3339, bytes left out of it."""
-    if isinstance(value, Selection):
-        return value.as_text()
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _member(item.name, getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, Coordinates):
-        return value._asdict()
-    if isinstance(value, Mapping):
-        return {str(name): document(item) for name, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [document(item) for item in value]
-    return value
-
-
-def _member(name: str, value: object) -> object:
-    return rfc3339(value) if name.endswith("_at") and isinstance(value, float) else document(value)

@@ -6,7 +6,6 @@ Faust, pages, commands, who may change anything.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,25 +16,13 @@ from pydantic import JsonValue
 from catalog import OwnTopics
 from pipeline.audit import Entry, record_of
 from pipeline.clock import Clock
-from pipeline.dlq import PAYLOAD_OMITTED
 from pipeline.ids import uuid7
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection
-from pipeline.redrive.dialects import read_facts
 from pipeline.redrive.index import Index
 from pipeline.redrive.job import Job, JobKind, Order, TargetOrder, Wanted, WrongJobState
 from pipeline.redrive.jobs import Jobs
-from pipeline.redrive.model import (
-    Coordinates,
-    FullRecord,
-    Group,
-    LetterGone,
-    LetterPage,
-    NoSuchLetter,
-    Overview,
-    Preview,
-)
-from pipeline.redrive.records import Records
+from pipeline.redrive.reading import Reading
 from pipeline.redrive.selection import Selection, WrongSelection
 from pipeline.redrive.ship import ship_all
 from pipeline.redrive.work import Work
@@ -46,8 +33,8 @@ __all__ = ["Redrive"]
 _MAX_RATE = 1_000_000.0
 
 
-class Redrive:
-    """Implements `DeadLetters` (`deadletters.py`). Bound to the event loop it is started on.
+class Redrive(Reading):
+    """Implements `DeadLetters` (`deadletters.py`). Bound to the event loop it is opened on.
 
     `on_target` is called for what is to be done about a target; `worker` is this worker's name in the log.
     """
@@ -62,68 +49,27 @@ class Redrive:
         worker: str,
         on_target: Callable[[TargetOrder], None],
     ) -> None:
-        self._settings = settings
-        self._connection = connection
+        index = Index(connection, topics, Path(settings.effective_data_dir))
+        super().__init__(index, connection, clock, settings.max_redrives)
         self._own = own
         self._topics = topics
-        self._clock = clock
-        self._index = Index(connection, topics, Path(settings.effective_data_dir))
         self._jobs = Jobs(connection, own, topics, clock, worker, on_target)
-        self._work = Work(
-            settings, connection, own, topics, clock, worker, self._index, self._jobs, self._audit
-        )
-        self._records: Records | None = None
-        self._opening = asyncio.Lock()
+        self._work = Work(settings, connection, own, topics, clock, worker, index, self._jobs, self._audit)
 
     async def open(self) -> None:
         """Begin to read the index and to follow jobs; their topics exist. Does not wait for either."""
-        await self._index.start()
+        await super().open()
         await self._jobs.start(self._work.lead)
 
     async def close(self) -> None:
         """End everything; jobs led here go on elsewhere. Idempotent."""
         await self._jobs.close()
-        if self._records is not None:
-            await self._records.__aexit__(None, None, None)
-            self._records = None
-        await self._index.close()
+        await super().close()
 
     async def caught_up(self) -> None:
         """Wait until everything that is on the topics of index and jobs now is known here; without limit."""
-        await self._index.caught_up()
+        await super().caught_up()
         await self._jobs.caught_up()
-
-    async def overview(self) -> Overview:
-        """Counts by topic and class."""
-        topics = await asyncio.to_thread(self._index.queries.topics, self._clock.time())
-        return Overview(topics, self._index.behind)
-
-    async def groups(self, selection: Selection) -> Sequence[Group]:
-        """The failures selected, by kind."""
-        selection.check()
-        return await asyncio.to_thread(self._index.queries.groups, selection)
-
-    async def letters(self, selection: Selection, cursor: str | None = None, limit: int = 50) -> LetterPage:
-        """The letters selected, newest first."""
-        return await asyncio.to_thread(self._index.queries.letters, selection, cursor, limit)
-
-    async def record(self, topic: str, partition: int, offset: int) -> FullRecord:
-        """One letter, and its record from its topic."""
-        place = Coordinates(topic, partition, offset)
-        letter = await asyncio.to_thread(self._index.queries.letter, place)
-        if letter is None:
-            raise NoSuchLetter(topic, partition, offset)
-        record = (await (await self._reader()).read([place])).get(place)
-        if record is None:
-            raise LetterGone(topic, partition, offset)
-        omitted = (PAYLOAD_OMITTED, b"true") in record.headers
-        message = read_facts(record.headers).message
-        return FullRecord(letter, record.key, record.value, tuple(record.headers), message, omitted)
-
-    async def preview(self, selection: Selection) -> Preview:
-        """What a job would do."""
-        selection.check()
-        return await asyncio.to_thread(self._index.queries.preview, selection, self._settings.max_redrives)
 
     async def start(
         self, kind: JobKind, selection: Selection, *, by: str, rate: float = 0.0, reason: str = ""
@@ -193,11 +139,3 @@ class Redrive:
     async def _audit(self, action: str, by: str, subject: str, facts: Mapping[str, JsonValue]) -> None:
         entry = Entry(action, by, self._clock.time(), subject, facts)
         await ship_all(self._own, self._topics.audit, [record_of(entry)])
-
-    async def _reader(self) -> Records:
-        async with self._opening:
-            if self._records is None:
-                records = Records(self._connection)
-                await records.__aenter__()
-                self._records = records
-        return self._records
