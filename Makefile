@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 PYTEST ?= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: docs help demo up down test test-long bench bench-parking bench-check bench-scale dlq-million simulate chaos lint env lock env-reference wheel clean
+.PHONY: docs help demo up down test test-long bench bench-parking bench-check bench-scale dlq-million simulate chaos lint env lock env-reference wheel clean fuzz sbom
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,15 @@ $(READY): requirements/dev.lock requirements/data.lock pyproject.toml
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate pyproject.toml
+
+FUZZ ?= 20000
+fuzz: env ## hostile input, at length: FUZZ examples for each reader, then a million malformed records
+	HYPOTHESIS_FUZZ=$(FUZZ) $(PYTEST) tests/hostile -m 'long or not long' --timeout 0
+
+sbom: env ## the worker's bill of materials, CycloneDX, from its lock, into dist/
+	@mkdir -p dist
+	PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements requirements/worker.lock --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file dist/stagepost.cdx.json
 
 docs: env ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet

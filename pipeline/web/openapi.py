@@ -18,6 +18,8 @@ from pipeline.web.route import Call, Form, Nothing, Raw, Route
 
 __all__ = ["document", "route"]
 
+_PATTERN = re.compile(r"\{(\w+):(?:[^{}]|\{[^}]*\})*\}")
+"""A parameter in a path with the pattern of what it takes, which may have braces of its own."""
 _ERROR: dict[str, JsonValue] = {
     "type": "object",
     "required": ["status", "error"],
@@ -56,7 +58,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     named = {model: schema for (model, _), schema in refs.items()}
     paths: dict[str, dict[str, Any]] = {}
     for item in told:
-        path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", item.path)
+        path = _PATTERN.sub(r"{\1}", item.path)
         paths.setdefault(path, {})[item.method.lower()] = _operation(item, named)
     return {
         "openapi": "3.1.0",

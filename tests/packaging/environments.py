@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["ROOT", "Environment", "build", "readme_files"]
+__all__ = ["ROOT", "Environment", "build", "readme_files", "uv"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _LOCK = ROOT / "requirements" / "dev.lock"
@@ -23,9 +23,9 @@ _FILE_BLOCK = re.compile(r"^```\w+\n# ([\w./-]+\.\w+)\n(.*?)^```$", re.DOTALL | 
 class Environment:
     """A virtual environment in `folder` that holds what is installed into it and nothing else."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self.folder = folder
-        _run([_UV, "venv", "--quiet", "--python", sys.executable, str(folder)])
+        uv("venv", "--python", python, str(folder))
 
     @property
     def python(self) -> str:
@@ -45,11 +45,11 @@ class Environment:
 
     def install(self, *what: str) -> None:
         """Install distributions in the versions that the lock names."""
-        _run([_UV, "pip", "install", "--quiet", "--python", self.python, "--constraints", str(_LOCK), *what])
+        uv("pip", "install", "--python", self.python, "--constraints", str(_LOCK), *what)
 
     def uninstall(self, name: str) -> None:
         """Remove one distribution."""
-        _run([_UV, "pip", "uninstall", "--quiet", "--python", self.python, name])
+        uv("pip", "uninstall", "--python", self.python, name)
 
     def run(
         self, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None
@@ -88,6 +88,13 @@ def readme_files() -> dict[str, str]:
     return dict(_FILE_BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
 
 
+def uv(*arguments: str) -> None:
+    """Run uv in the project's folder. Fails with what it printed."""
+    _run([_UV, *arguments, "--quiet"])
+
+
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=without_settings())
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env=without_settings()
+    )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
