@@ -18,15 +18,17 @@ def checkout(tmp_path: Path) -> Path:
     """A git checkout with `.ci/run`, and a README and Makefile that the tests fill."""
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
-    (tmp_path / "README.md").write_text("make test\nmake demo\n")
+    (tmp_path / "README.md").write_text("make test\nmake demo\nmake bench-check\n")
     (tmp_path / ".gitignore").write_text("ran-*\n")
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     return tmp_path
 
 
-def run_ci(checkout: Path, *, test: str = GOOD, demo: str = GOOD) -> subprocess.CompletedProcess[str]:
-    """Run `.ci/run` with these recipes for the two targets."""
-    (checkout / "Makefile").write_text(f"test:\n\t@{test}\ndemo:\n\t@{demo}\n")
+def run_ci(
+    checkout: Path, *, test: str = GOOD, demo: str = GOOD, bench: str = GOOD
+) -> subprocess.CompletedProcess[str]:
+    """Run `.ci/run` with these recipes for the three targets."""
+    (checkout / "Makefile").write_text(f"test:\n\t@{test}\ndemo:\n\t@{demo}\nbench-check:\n\t@{bench}\n")
     git = ["git", "-C", str(checkout), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "add", "--all"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", "all"], check=True)
@@ -35,14 +37,14 @@ def run_ci(checkout: Path, *, test: str = GOOD, demo: str = GOOD) -> subprocess.
     )
 
 
-def test_it_runs_both_commands(checkout: Path) -> None:
-    """With both commands well it passes, from any folder, and has really run them; a missing broker fails there."""
+def test_it_runs_all_commands(checkout: Path) -> None:
+    """With all commands well it passes, from any folder, and has really run them; a missing broker fails there."""
     done = run_ci(checkout, test='test "$$CI" = true && : >ran-$@')
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {path.name for path in checkout.glob("ran-*")} == {"ran-test", "ran-demo"}
+    assert {path.name for path in checkout.glob("ran-*")} == {"ran-test", "ran-demo", "ran-bench-check"}
 
 
-@pytest.mark.parametrize("recipes", [{"test": "exit 3"}, {"demo": "exit 3"}])
+@pytest.mark.parametrize("recipes", [{"test": "exit 3"}, {"demo": "exit 3"}, {"bench": "exit 3"}])
 def test_a_failing_command_fails_it(checkout: Path, recipes: dict[str, str]) -> None:
     """A command that fails is a failure."""
     assert run_ci(checkout, **recipes).returncode != 0
