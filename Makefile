@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 PYTEST ?= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: docs help demo up down test test-long bench bench-parking bench-check bench-scale dlq-million simulate chaos lint env lock env-reference wheel clean fuzz sbom
+.PHONY: docs help demo up down test test-long bench bench-parking bench-check bench-scale bench-redrive dlq-million simulate chaos lint env lock env-reference wheel clean fuzz sbom
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,9 @@ test: lint ## everything that CI runs: lint, types, import rules, tests
 
 test-long: env ## the long versions of the tests; minutes to hours
 	$(PYTEST) -m long --timeout 0
+
+bench-redrive: env ## events a second that a redrive gives, and what it costs live events; five minutes
+	$(BIN)/python -m benchmarks.redrive
 
 dlq-million: env ## a million dead letters: every question from a cold process, the index read anew; ten minutes
 	$(BIN)/python -m benchmarks.dlq_million

@@ -187,7 +187,7 @@ def _cursor_of_page(folder: str, number: int) -> str:
 
 def _in_a_process_of_its_own(*words: str) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.dlq_million", *words]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
     return found
 

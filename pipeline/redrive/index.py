@@ -49,8 +49,9 @@ class Index:
     async def close(self) -> None:
         """Stop reading, close the files. Idempotent."""
         await self._follower.close()
-        self.queries.close()
-        self._store.close()
+        # In a thread: what was under way when reading was cancelled is still under way.
+        await asyncio.to_thread(self.queries.close)
+        await asyncio.to_thread(self._store.close)
 
     async def _begin(self, bounds: Mapping[Place, Bounds]) -> Mapping[Place, int]:
         known = await asyncio.to_thread(self._store.next_offsets)

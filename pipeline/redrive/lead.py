@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.clock import Clock
@@ -18,17 +18,31 @@ from pipeline.redrive.model import Coordinates
 from pipeline.redrive.page import Pages
 from pipeline.redrive.selection import LetterState, Selection
 
-__all__ = ["Leader", "page_size", "selection_of"]
+__all__ = ["Leader", "fitting", "page_size", "selection_of"]
 
 MAX_PAGE = 1_000
 _PAGE_S = 0.1
 """With a rate, a page is what may go in this time: small pages, so that live events find gaps."""
 _TELL_S = 1.0
+_AHEAD, _AHEAD_BYTES = 4_000, 16 << 20
+"""How many letters are read from Kafka at once, and how large they may be together."""
+_PAGE_BYTES = 4 << 20
 
 
 def page_size(rate: float) -> int:
     """How many letters are dealt with at once: what may be repeated after a crash."""
     return MAX_PAGE if rate <= 0 else max(1, min(MAX_PAGE, int(rate * _PAGE_S)))
+
+
+def fitting(sizes: Sequence[int], most: int) -> int:
+    """How many of these, in their order, are together no larger than `most`; at least one."""
+    count, total = 0, 0
+    for size in sizes:
+        total += size
+        if count and total > most:
+            break
+        count += 1
+    return count
 
 
 def selection_of(job: Job) -> Selection:
@@ -83,23 +97,27 @@ class Leader:
         selection = selection_of(job)
         standing.done = await asyncio.to_thread(queries.ended_by, job.id)
         if job.total is None:
-            found = await asyncio.to_thread(queries.preview, selection, 1)
-            standing.total = standing.done + found.count
+            preview = await asyncio.to_thread(queries.preview, selection, 1)
+            standing.total = standing.done + preview.count
         await self._say(JobState.RUNNING)
-        limit, due = page_size(job.rate), self._clock.monotonic()
+        window, due = page_size(job.rate), self._clock.monotonic()
         while (wanted := self._now_wanted()) is Wanted.RUN:
-            letters = await asyncio.to_thread(queries.in_staged_order, selection, standing.after, limit)
+            letters = await asyncio.to_thread(queries.in_staged_order, selection, standing.after, _AHEAD)
             if not letters:
                 await self._end(JobState.DONE)
                 return
-            count, held = await self._pages.deal_with(job, letters)
-            standing.done += count
-            standing.held.update(held)
-            last = letters[-1]
-            standing.after = Coordinates(last.topic, last.partition, last.offset)
-            if job.rate > 0:  # what was missed is not made up for
-                due = max(due, self._clock.monotonic() - _PAGE_S) + len(letters) / job.rate
-            await self._rest(due)
+            letters = letters[: fitting([letter.size for letter in letters], _AHEAD_BYTES)]
+            found = await self._pages.read(job, letters)
+            while letters and self._now_wanted() is Wanted.RUN:
+                page = letters[: fitting([letter.size for letter in letters[:window]], _PAGE_BYTES)]
+                letters = letters[len(page) :]
+                count, held = await self._pages.deal_with(job, page, found)
+                standing.done += count
+                standing.held.update(held)
+                standing.after = Coordinates(page[-1].topic, page[-1].partition, page[-1].offset)
+                if job.rate > 0:  # what was missed is not made up for
+                    due = max(due, self._clock.monotonic() - _PAGE_S) + len(page) / job.rate
+                await self._rest(due)
         if wanted is Wanted.PAUSE:
             await self._say(JobState.PAUSED)
         elif wanted is Wanted.CANCEL:

@@ -22,6 +22,7 @@ from pipeline.staging import RawHeader, RawHeaders
 
 __all__ = ["Held", "NotRedriven", "Record", "WayBack", "omitted_from", "way_back"]
 
+_OMITTED = frozenset({dlq.PAYLOAD_OMITTED, dialects.OMITTED_BY_LIB_STREAMING})
 _SPECVERSION = ("ce_specversion", "ce-specversion")
 
 
@@ -76,6 +77,8 @@ def omitted_from(headers: RawHeaders, staging_topic: str) -> Coordinates | None:
 
     Raises `NotRedriven` where it does not say.
     """
+    if _OMITTED.isdisjoint(dict(headers)):  # as a rule: a redrive asks this of every letter
+        return None
     facts = read_facts(headers)
     name = dlq.PAYLOAD_OMITTED if facts.dialect == dialects.STAGEPOST else dialects.OMITTED_BY_LIB_STREAMING
     if (name, b"true") not in headers:

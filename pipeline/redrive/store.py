@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import logging
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -33,18 +34,21 @@ def topic_number(name: str) -> int:
 
 
 class Store:
-    """The index in one file. One thread at a time may call."""
+    """The index in one file. Safe from any thread: a call waits for the one under way, `close` too, for SQLite does
+    not survive being closed under a statement."""
 
     def __init__(self, folder: Path, namespace: str) -> None:
         """Open the index of a namespace, or begin a new one. Raises `OSError` where the folder cannot be used."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"dlq-index-{namespace}.sqlite"
+        self._lock = threading.Lock()
         self._connection = self._open()
 
     def next_offsets(self) -> dict[tuple[str, int], int]:
         """By topic and partition, the offset behind what was taken in."""
-        rows = self._connection.execute("SELECT topic, partition, next FROM read")
-        return {(topic, partition): offset for topic, partition, offset in rows}
+        with self._lock:
+            rows = self._connection.execute("SELECT topic, partition, next FROM read")
+            return {(topic, partition): offset for topic, partition, offset in rows}
 
     def take_in(
         self,
@@ -57,7 +61,7 @@ class Store:
         Out: how many of them could not be read, and were left out. A letter that is known already stays as it is.
         """
         spoilt = 0
-        with self._transaction():
+        with self._lock, self._transaction():
             for values, taking in ((letters, LETTERS), (endings, ENDINGS)):
                 if values:
                     spoilt += self._take_in(values, taking)
@@ -69,13 +73,15 @@ class Store:
 
     def begin_anew(self) -> None:
         """Throw everything away: what was taken in is not what is on the topics now."""
-        self.close()
-        self._delete()
-        self._connection = self._open()
+        with self._lock:
+            self._connection.close()
+            self._delete()
+            self._connection = self._open()
 
     def close(self) -> None:
         """Close the file. Idempotent."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     def _take_in(self, values: Sequence[bytes], taking: Taking) -> int:
         execute = self._connection.execute

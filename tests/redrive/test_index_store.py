@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -279,3 +280,17 @@ def test_files_that_are_of_no_use_are_thrown_away(
     finally:
         again.close()
     assert "is read anew from its topic" in caplog.text
+
+
+def test_closed_under_a_statement(bench: Bench) -> None:
+    """A worker that stops while records are taken in waits for that statement: it crashed the process otherwise."""
+    letters = [entry(number) for number in range(20_000)]
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(3):
+            store = Store(bench.folder / "other", "shop")
+            taking = pool.submit(store.take_in, letters, [], {})
+            while not store._lock.locked() and not taking.done():
+                pass
+            store.close()
+            assert taking.result() == 0
+            store.path.unlink()

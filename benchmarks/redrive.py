@@ -1,0 +1,153 @@
+"""What a redrive gives and costs: events a second as fast as it goes, and the latency of live events beside it.
+
+    make bench-redrive
+
+Owns: a worker with dead letters, live events with their times, the two figures. Must not know: how a redrive works.
+Fails where fewer than 5,000 events a second go back, or where live events beside 500 a second have a p99 more than a
+fifth higher than without.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import Consumer, Producer
+
+from devtools.kafka import Cluster
+from pipeline.redrive.job import JobKind, JobState, Order, Progress, Wanted, read_told
+from tests.kafka_client import OutRecord, create_topic, produce, read_all, record_count, wait_until
+from tests.worker.shop_records import CATALOG, staged, wait_committed
+from tests.worker_harness import WorkerProcess
+
+_NAMESPACE = "redriven"
+_COUNT = 100_000
+_LEAST_PER_S, _MOST_SHARE = 5_000, 1.2
+_LIVE_PER_S, _LIVE_S, _ROUNDS = 200, 15, 3
+_OFF = {"STREAMING_EVENT_POLICIES": "order.created.enabled=false"}
+_DLQ = f"{_NAMESPACE}.order.created.dlq"
+
+
+def _order(bootstrap: str, job: str, rate: float, want: Wanted = Wanted.RUN) -> None:
+    order = Order(
+        job=job,
+        kind=JobKind.REDRIVE,
+        selection={"topic": _DLQ},
+        rate=rate,
+        by="bench",
+        reason="",
+        at=4_000_000_000.0,
+        want=want,
+    )
+    key, value, _ = order.record()
+    produce(bootstrap, f"{_NAMESPACE}.jobs", [OutRecord(key, value)])
+
+
+def _progress(bootstrap: str, job: str) -> list[Progress]:
+    told = [read_told(record.value) for record in read_all(bootstrap, f"{_NAMESPACE}.jobs")]
+    return [one for one in told if isinstance(one, Progress) and one.job == job]
+
+
+def _has_ended(bootstrap: str, job: str) -> bool:
+    return any(one.state is not JobState.RUNNING for one in _progress(bootstrap, job))
+
+
+class Live:
+    """Live events of another target, and how long each takes from before it is staged until it is read."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._latencies: list[float] = []
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read the target all the time."""
+        ended = threading.Event()
+        consumer = Consumer(
+            {"bootstrap.servers": self._bootstrap, "group.id": "live", "auto.offset.reset": "earliest"}
+        )
+        consumer.subscribe([f"{_NAMESPACE}.report.made"])
+
+        def read() -> None:
+            while not ended.is_set():
+                message = consumer.poll(0.2)
+                if message is not None and message.error() is None:
+                    self._latencies.append(time.time() - float(message.value() or b"0"))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            consumer.close()
+
+    def p99(self, name: str) -> float:
+        """Stage for a while at a steady rate; the p99 in milliseconds."""
+        producer = Producer({"bootstrap.servers": self._bootstrap, "acks": "all", "linger.ms": 0})
+        self._latencies.clear()
+        began, count = time.perf_counter(), _LIVE_PER_S * _LIVE_S
+        for number in range(count):
+            record = staged(
+                f"{name}-{number}", {"definition": b"report.made", "tenant": b"l%d" % (number % 50)}
+            )
+            producer.produce(
+                f"{_NAMESPACE}.staging", b"%f" % time.time(), record.key, headers=list(record.headers)
+            )
+            producer.poll(0)
+            time.sleep(max(0.0, began + (number + 1) / _LIVE_PER_S - time.perf_counter()))
+        producer.flush(30)
+        wait_until(lambda: len(self._latencies) >= count, 60, "the live events")
+        return 1_000 * sorted(self._latencies)[int(0.99 * count)]
+
+
+def main() -> int:
+    """Measure both; 1 where one is not as it must be."""
+    with Cluster() as kafka:
+        bootstrap = kafka.bootstrap
+        create_topic(bootstrap, f"{_NAMESPACE}.staging", 6)
+        create_topic(bootstrap, f"{_NAMESPACE}.report.made", 6)
+        records = (
+            staged(f"e{n:06}", {"tenant": b"t%d" % (n % 500)}, value=b"%300d" % n) for n in range(_COUNT)
+        )
+        places = produce(bootstrap, f"{_NAMESPACE}.staging", records)
+        with WorkerProcess(bootstrap, _NAMESPACE, catalog=CATALOG, env=_OFF) as off:
+            wait_committed(off.wait_ready(), bootstrap, _NAMESPACE, places, 300)
+            off.terminate()
+        with WorkerProcess(bootstrap, _NAMESPACE, catalog=CATALOG) as worker:
+            worker.wait_ready()
+            shares = list(_beside(bootstrap, Live(bootstrap)))
+            left = _COUNT - record_count(bootstrap, f"{_NAMESPACE}.dlq.state")
+            _order(bootstrap, "fast", 0.0)
+            wait_until(lambda: _has_ended(bootstrap, "fast"), 300, "the end of the redrive")
+            told = _progress(bootstrap, "fast")
+            per_s = left / (told[-1].at - told[0].at)
+            print(f"{left:,} events redriven, {per_s:,.0f} a second", flush=True)
+    share = statistics.median(shares)
+    print(f"p99 of live events beside 500 a second: {share:.2f} of that without")
+    return int(per_s < _LEAST_PER_S or share > _MOST_SHARE)
+
+
+def _beside(bootstrap: str, live: Live) -> Iterator[float]:
+    with live.reading():
+        live.p99("warm")
+        for number in range(_ROUNDS):
+            without = live.p99(f"without-{number}")
+            job = f"slow-{number}"
+            _order(bootstrap, job, 500.0)
+            wait_until(lambda job=job: _progress(bootstrap, job), 60, "its begin")  # type: ignore[misc]
+            beside = live.p99(f"beside-{number}")
+            assert not _has_ended(bootstrap, job), "it was through too early"
+            _order(bootstrap, job, 500.0, Wanted.CANCEL)
+            wait_until(lambda job=job: _has_ended(bootstrap, job), 60, "its end")  # type: ignore[misc]
+            print(f"p99 of live events: {without:.0f} ms, beside 500 a second {beside:.0f} ms", flush=True)
+            yield beside / without
+
+
+if __name__ == "__main__":
+    sys.exit(main())
