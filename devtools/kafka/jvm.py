@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,6 +72,10 @@ class JvmNode(Node):
     def pause(self) -> None:
         """Freeze the process (SIGSTOP): connections stay open, nothing answers."""
         self._signal(signal.SIGSTOP)
+        while (
+            self.running and not self._is_frozen()
+        ):  # a thread on another processor answers for a moment yet
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let a paused process go on (SIGCONT)."""
@@ -82,6 +87,13 @@ class JvmNode(Node):
             return (self.folder / "broker.log").read_text(errors="replace")
         except FileNotFoundError:
             return ""
+
+    def _is_frozen(self) -> bool:
+        states = [
+            stat.read_text().rpartition(")")[2].split()[0]
+            for stat in Path(f"/proc/{self.pid}/task").glob("*/stat")
+        ]
+        return all(state == "T" for state in states)
 
     def _signal(self, number: signal.Signals) -> None:
         # The guard reaps the process and then ends itself: while it is there, so is the process id.

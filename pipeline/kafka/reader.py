@@ -59,7 +59,10 @@ class Reader:
         """Connect."""
         try:
             await self._consumer.start()
-        except KafkaConnectionError:
+        except BaseException as error:
+            await self._consumer.stop()
+            if not isinstance(error, KafkaConnectionError):
+                raise
             await self._connection.check()  # says more, where the settings are at fault
             raise
         return self

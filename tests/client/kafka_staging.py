@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +18,9 @@ async def opened(kafka: Brokers, namespace: str, **changes: object) -> AsyncIter
     """A stager whose topic is known, closed at the end."""
     given = settings(brokers=kafka.bootstrap, namespace=namespace, **changes)
     async with KafkaStager(given) as stager:
-        assert await stager.health() == ("healthy", "")
+        async with asyncio.timeout(30):
+            while (await stager.health()).state != "healthy":  # each probe is bounded by STAGE_TIMEOUT_S
+                pass
         yield stager
 
 
