@@ -161,6 +161,6 @@ def _big_endian(headers: Headers, name: str) -> int:
 def _time(headers: Headers, name: str) -> float | None:
     try:
         time = datetime.fromisoformat(_text(headers, name))
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
         return None

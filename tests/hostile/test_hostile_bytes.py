@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from catalog.errors import PolicyError
 from catalog.policies import MAX_ENTRIES, format_override, parse_override, parse_policies
+from pipeline import park
 from pipeline.cloudevents import NotACloudEvent, read
 from pipeline.dlq import MAX_MESSAGE_BYTES, clean_message
 from pipeline.errors import InvalidField
@@ -138,10 +139,15 @@ def test_a_damaged_row_is_refused_or_another_row(noise: bytes, at: int, byte: in
             assert encode(decode(data)) == data
 
 
-@given(_HEADERS, _VALUE)
-def test_what_stands_on_own_topics_is_read_or_left(headers: list[RawHeader], value: bytes | None) -> None:
+_PARK_VALUES = st.none() | st.sampled_from((*_VALUES, b"0", b"t")) | st.binary(max_size=8)
+
+
+@given(_HEADERS, st.tuples(*[_PARK_VALUES] * len(park.NAMES)), _VALUE)
+def test_what_stands_on_own_topics_is_read_or_left(
+    headers: list[RawHeader], origin: tuple[bytes | None, ...], value: bytes | None
+) -> None:
     """Q5: the parked topic, its cursors and the jobs: whoever wrote there, a worker reads on."""
-    unpark(headers)
+    unpark([*headers, *zip(park.NAMES, origin, strict=True)])
     load_checkpoint(value)
     read_told(value)
 
