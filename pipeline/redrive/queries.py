@@ -72,22 +72,7 @@ class Queries:
 
     def groups(self, selection: Selection, limit: int = _MAX_GROUPS) -> list[Group]:
         """The failures selected by kind, those with most letters first."""
-        counted = self._counted(selection)
-        rows = self._all(
-            f"""WITH counted AS ({counted.sql}), ranked AS (
-                SELECT k.failure, k.tenant, c.count, c.first_at, c.last_at, row_number() OVER (
-                    PARTITION BY k.failure ORDER BY c.count DESC, k.tenant
-                ) AS place FROM counted c JOIN kind k ON k.id = c.kind)
-            SELECT t.name, f.fingerprint, f.class, f.message, f.definition, f.schema_version, f.disposition,
-                r.count, r.tenants, r.tenant_count, r.first_at, r.last_at
-            FROM (SELECT failure, sum(count) AS count, count(*) AS tenant_count, min(first_at) AS first_at,
-                    max(last_at) AS last_at, json_group_array(tenant) FILTER (WHERE place <= 10) AS tenants
-                FROM ranked GROUP BY failure ORDER BY sum(count) DESC LIMIT ?
-            ) r JOIN failure f ON f.id = r.failure JOIN topic t ON t.id = f.topic
-            ORDER BY r.count DESC, t.name, f.fingerprint""",
-            (*counted.parameters, limit),
-        )
-        return [_group(row) for row in rows]
+        return [_group(row) for row in self._grouped(selection, limit)]
 
     def letters(self, selection: Selection, cursor: str | None, limit: int) -> LetterPage:
         """A page of the letters selected, newest first. Raises `WrongSelection`."""
@@ -111,18 +96,15 @@ class Queries:
 
     def preview(self, selection: Selection, max_redrives: int) -> Preview:
         """How many letters a job would meet, of which kinds."""
-        counted, selected = self._counted(selection), self._selected(selection)
-        ((count, oldest, newest),) = self._all(
-            f"SELECT coalesce(sum(count), 0), min(first_at), max(last_at) FROM ({counted.sql})",
-            counted.parameters,
-        )
+        rows = self._grouped(selection, _PREVIEW_GROUPS)
+        count, oldest, newest = rows[0][-3:] if rows else (0, None, None)
+        selected = self._selected(selection)
         ((too_often,),) = self._all(
             f"""SELECT count(*) FROM letter l INDEXED BY by_redrives
             WHERE l.redrives > 0 AND l.redrives >= ? AND {selected.sql}""",
             (max_redrives, *selected.parameters),
         )
-        groups = self.groups(selection, _PREVIEW_GROUPS)
-        return Preview(selection, count, too_often, groups, oldest, newest)
+        return Preview(selection, count, too_often, [_group(row) for row in rows], oldest, newest)
 
     def in_staged_order(self, selection: Selection, after: Coordinates | None, limit: int) -> list[Letter]:
         """The next letters selected, in the order in which they were staged; `after`: behind that one.
@@ -159,6 +141,26 @@ class Queries:
         return {offset for (offset,) in rows}
 
     # --- how letters are found
+
+    def _grouped(self, selection: Selection, limit: int) -> list[tuple[Any, ...]]:
+        """A row for each of the largest groups, and behind it how many letters, from when to when, all have."""
+        counted = self._counted(selection)
+        return self._all(
+            f"""WITH counted AS ({counted.sql}), ranked AS (
+                SELECT k.failure, k.tenant, c.count, c.first_at, c.last_at, row_number() OVER (
+                    PARTITION BY k.failure ORDER BY c.count DESC, k.tenant
+                ) AS place FROM counted c JOIN kind k ON k.id = c.kind)
+            SELECT t.name, f.fingerprint, f.class, f.message, f.definition, f.schema_version, f.disposition,
+                r.count, r.tenants, r.tenant_count, r.first_at, r.last_at, r.total, r.oldest_at, r.newest_at
+            FROM (SELECT failure, sum(count) AS count, count(*) AS tenant_count, min(first_at) AS first_at,
+                    max(last_at) AS last_at, json_group_array(tenant) FILTER (WHERE place <= 10) AS tenants,
+                    sum(sum(count)) OVER () AS total, min(min(first_at)) OVER () AS oldest_at,
+                    max(max(last_at)) OVER () AS newest_at
+                FROM ranked GROUP BY failure ORDER BY sum(count) DESC LIMIT ?
+            ) r JOIN failure f ON f.id = r.failure JOIN topic t ON t.id = f.topic
+            ORDER BY r.count DESC, t.name, f.fingerprint""",
+            (*counted.parameters, limit),
+        )
 
     def _selected(self, selection: Selection) -> Condition:
         states = ", ".join(map(str, states_of(selection)))
@@ -251,7 +253,9 @@ def _letter(row: Sequence[Any]) -> Letter:
 
 
 def _group(row: Sequence[Any]) -> Group:
-    topic, fingerprint, error_class, message, definition, version, disposition, count, tenants, *rest = row
+    topic, fingerprint, error_class, message, definition, version, disposition, count, tenants, *rest = row[
+        :12
+    ]
     names = tuple(json.loads(tenants))
     return Group(
         topic, fingerprint, error_class, message, definition, version, disposition, count, names, *rest
