@@ -27,7 +27,8 @@ from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicKeeper, TopicSpecs
-from pipeline.redrive.entry import OutRecord, state_entry
+from pipeline.record import OutRecord
+from pipeline.redrive.entry import state_entry
 from pipeline.redrive.index import Index
 from pipeline.redrive.model import Coordinates
 from pipeline.redrive.queries import Queries

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
 from pipeline.clock import rfc3339
-from pipeline.staging import RawHeader
+from pipeline.record import RawHeader
 
 __all__ = ["Entry", "entry_of", "record_of"]
 

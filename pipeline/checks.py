@@ -6,18 +6,16 @@ Owns: texts, sizes, who may stage, which headers travel on. Must not know: what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from pipeline import staging
 from pipeline.dlq import CARRIED
 from pipeline.errors import InvalidField, RecordTooLarge
+from pipeline.record import RawHeader, RawHeaders, ReadRecord
 from pipeline.routes import Route, Router
-from pipeline.staging import RawHeader, RawHeaders
 
 __all__ = [
     "Disabled",
     "Limits",
-    "StagedRecord",
     "check_policy_and_source",
     "check_sizes",
     "check_texts",
@@ -28,35 +26,6 @@ __all__ = [
 _TIME_BYTES = 64
 _OUR_HEADERS_BYTES = 8_192
 """More than key and staging headers can have, each within its limit (S5): few records need counting exactly."""
-
-
-class StagedRecord(Protocol):
-    """A staging record as a Kafka consumer hands it out."""
-
-    @property
-    def offset(self) -> int:
-        """Position in its staging partition."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """When it was written, in milliseconds since 1970-01-01 UTC."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """The partition key as staged."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The payload, or None for no data."""
-        ...
-
-    @property
-    def headers(self) -> RawHeaders:
-        """The staging headers (S10) and whatever else the producer added."""
-        ...
 
 
 class Limits:
@@ -90,7 +59,7 @@ def check_texts(event_id: bytes, time: bytes, subject: bytes | None) -> None:
             staging.check_bytes("subject", subject)
 
 
-def check_sizes(record: StagedRecord, others: RawHeaders, limits: Limits, *, sealed: bool) -> None:
+def check_sizes(record: ReadRecord, others: RawHeaders, limits: Limits, *, sealed: bool) -> None:
     """Within the caps, counted exactly only where it may be close. Raises `RecordTooLarge`."""
     value = record.value
     size = len(value) if value is not None else 0

@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 
 from catalog import EventDefinition, limits
 from pipeline.errors import StagepostError
-from pipeline.staging import Header, RawHeaders
+from pipeline.record import Header, RawHeaders
 
 __all__ = ["CloudEvent", "Dialect", "NotACloudEvent", "constant_headers", "is_framing_header", "read"]
 

@@ -25,7 +25,8 @@ from pipeline.park import Diverted
 from pipeline.parking.backlog import Stray
 from pipeline.parking.parking import Parking
 from pipeline.partition import key_hash
-from pipeline.plan import Column, Limits, Plan, Rejected, StagedRecord, is_dead_lettered, plan
+from pipeline.plan import Column, Limits, Plan, Rejected, is_dead_lettered, plan
+from pipeline.record import RawHeaders, ReadRecord
 from pipeline.redrive.entry import index_entry
 from pipeline.redrive.model import Coordinates
 from pipeline.routes import Router
@@ -86,7 +87,7 @@ class Delivery:
         self.write(self.begin(batch, on_end), outcome)
         return None
 
-    def plan(self, records: Sequence[StagedRecord], diverted: Diverted) -> Plan:
+    def plan(self, records: Sequence[ReadRecord], diverted: Diverted) -> Plan:
         """What is to be written for these records of one staging partition."""
         return plan(records, self._router, self._targets.partitions, self._limits, diverted)
 
@@ -162,9 +163,7 @@ class Delivery:
         rejected = Rejected(index, failure, column.route, dead_letter=wanted)
         self.reject(ticket, rejected, [header for header in framed if is_framing_header(header[0])], retries)
 
-    def reject(
-        self, ticket: Ticket, rejected: Rejected, framed: staging.RawHeaders = (), retries: int = 0
-    ) -> None:
+    def reject(self, ticket: Ticket, rejected: Rejected, framed: RawHeaders = (), retries: int = 0) -> None:
         """Dead-letter a record, or skip it with an audit record where its policy says so (D6)."""
         record, partition = ticket.batch.records[rejected.index], ticket.batch.partition
         now, route, own = self._clock.time(), rejected.route, self._topics

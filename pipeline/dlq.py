@@ -13,7 +13,8 @@ from enum import StrEnum
 
 from pipeline.clock import rfc3339
 from pipeline.errors import ErrorClass
-from pipeline.staging import RawHeader, RawHeaders, is_rfc3339
+from pipeline.record import RawHeader, RawHeaders
+from pipeline.staging import is_rfc3339
 
 __all__ = [
     "CARRIED",

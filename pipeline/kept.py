@@ -10,7 +10,8 @@ from pydantic_core import to_json
 from pipeline import staging
 from pipeline.clock import rfc3339
 from pipeline.dlq import Failure, clean_message, dead_letter_headers
-from pipeline.plan import OutRecord, Rejected, StagedRecord
+from pipeline.plan import Rejected
+from pipeline.record import OutRecord, RawHeaders, ReadRecord
 
 __all__ = ["dead_letter", "skip_record"]
 
@@ -18,9 +19,9 @@ _SHOWN_BYTES = 256
 
 
 def dead_letter(
-    record: StagedRecord,
+    record: ReadRecord,
     rejected: Rejected,
-    framed: staging.RawHeaders,
+    framed: RawHeaders,
     *,
     target: str,
     partition: int,
@@ -48,7 +49,7 @@ def dead_letter(
 
 
 def skip_record(
-    record: StagedRecord, failure: Failure, *, topic: str, partition: int, at: float, producer_id: str
+    record: ReadRecord, failure: Failure, *, topic: str, partition: int, at: float, producer_id: str
 ) -> OutRecord:
     """The audit record of a record that is skipped: its id, its coordinates in staging, the reason."""
     entry = {
@@ -67,6 +68,6 @@ def skip_record(
     return key, to_json(entry), [("content-type", b"application/json")]
 
 
-def _shown(record: StagedRecord, name: str) -> str:
+def _shown(record: ReadRecord, name: str) -> str:
     """A header of a record as text of at most 256 bytes; empty where there is none."""
     return (dict(record.headers).get(name) or b"")[:_SHOWN_BYTES].decode(errors="replace")

@@ -13,7 +13,7 @@ from pipeline.clock import Clock
 from pipeline.dlq import Failure
 from pipeline.metrics import CONSUMED, DEAD_LETTERED, DELIVERED, PARKED, SKIPPED, WAY_SECONDS, Metrics
 from pipeline.park import is_skew
-from pipeline.plan import StagedRecord
+from pipeline.record import ReadRecord
 from pipeline.tracing import DeliverySpans
 
 __all__ = ["UNKNOWN", "Meter"]
@@ -38,7 +38,7 @@ class Meter:
         """So many staging records were taken up."""
         self._metrics.add(CONSUMED, count)
 
-    def delivered(self, target: str, records: Sequence[StagedRecord]) -> None:
+    def delivered(self, target: str, records: Sequence[ReadRecord]) -> None:
         """These records, of which the first waited longest, were acknowledged by their target."""
         began, now, count = _began(records[0]), self._clock.time(), len(records)
         self._metrics.add(DELIVERED, count, target)
@@ -60,7 +60,7 @@ class Meter:
         self._metrics.add(SKIPPED, 1, failure.error_class)
 
 
-def _began(record: StagedRecord) -> float:
+def _began(record: ReadRecord) -> float:
     """When an event's way began: at its stage-time, so that time in an outbox counts; else at its record's time."""
     written = record.timestamp / 1000
     for name, value in record.headers:

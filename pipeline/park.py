@@ -18,7 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from catalog import limits
 from pipeline.clock import rfc3339
-from pipeline.staging import KNOWN_VERSIONS, RawHeader, RawHeaders
+from pipeline.record import RawHeader, RawHeaders
+from pipeline.staging import KNOWN_VERSIONS
 
 __all__ = [
     "AT",

@@ -15,7 +15,6 @@ from pipeline import staging
 from pipeline.checks import (
     Disabled,
     Limits,
-    StagedRecord,
     check_policy_and_source,
     check_sizes,
     check_texts,
@@ -25,13 +24,11 @@ from pipeline.checks import (
 from pipeline.dlq import Disposition, Failure
 from pipeline.errors import ErrorClass, InvalidField, PayloadRefused, PolicyError, RecordTooLarge
 from pipeline.park import NOTHING_DIVERTED, Diverted, definition_name, version_name
+from pipeline.record import OutRecord, RawHeader, ReadRecord
 from pipeline.routes import Route, Router
-from pipeline.staging import RawHeader, batch_bytes
+from pipeline.staging import batch_bytes
 
-__all__ = ["Column", "Limits", "OutRecord", "Plan", "Rejected", "StagedRecord", "is_dead_lettered", "plan"]
-
-OutRecord = tuple[bytes | None, bytes | None, list[RawHeader]]
-"""What goes on a topic: key, value, headers."""
+__all__ = ["Column", "Limits", "Plan", "Rejected", "is_dead_lettered", "plan"]
 
 _REQUIRED = (staging.VERSION, staging.DEFINITION, staging.ID, staging.TIME, staging.SOURCE)
 
@@ -81,7 +78,7 @@ class Plan:
 
 
 def plan(
-    records: Sequence[StagedRecord],
+    records: Sequence[ReadRecord],
     router: Router,
     partitions: Mapping[str, int],
     limits: Limits,
@@ -211,7 +208,7 @@ def _unknown_name(
 
 
 def _missing_or_unknown(
-    index: int, record: StagedRecord, fields: Mapping[str, bytes], router: Router
+    index: int, record: ReadRecord, fields: Mapping[str, bytes], router: Router
 ) -> Rejected:
     """Why the record could not even be looked up."""
     route = router.route(fields.get(staging.DEFINITION, b""))
@@ -227,7 +224,7 @@ def _missing_or_unknown(
 
 
 def _rejected(
-    index: int, error: Exception, record: StagedRecord, route: Route | None, router: Router
+    index: int, error: Exception, record: ReadRecord, route: Route | None, router: Router
 ) -> Rejected:
     if route is not None and isinstance(error, Disabled):
         return Rejected(
@@ -241,7 +238,7 @@ def _operator(message: str) -> Failure:
     return Failure(ErrorClass.VALIDATION, message, Disposition.OPERATOR)
 
 
-def is_dead_lettered(record: StagedRecord, route: Route | None, router: Router) -> bool:
+def is_dead_lettered(record: ReadRecord, route: Route | None, router: Router) -> bool:
     """Whether the effective policy wants a poison record dead-lettered; a policy nobody can read does."""
     override = dict(record.headers).get(staging.POLICY)
     try:

@@ -13,7 +13,8 @@ from catalog.names import dlq_of
 from catalog.policies import parse_override
 from pipeline.cloudevents import Dialect, constant_headers
 from pipeline.partition import Key, KeyCache
-from pipeline.staging import Header, batch_bytes, check_bytes
+from pipeline.record import Header
+from pipeline.staging import batch_bytes, check_bytes
 
 __all__ = ["Route", "Router"]
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from catalog import limits
 from pipeline.errors import InvalidField
+from pipeline.record import Header, RawHeaders
 
 __all__ = [
     "CATALOG",
@@ -29,9 +30,6 @@ __all__ = [
     "TRACESTATE",
     "VERSION",
     "VERSION_1",
-    "Header",
-    "RawHeader",
-    "RawHeaders",
     "batch_bytes",
     "check_bytes",
     "check_extra_headers",
@@ -40,13 +38,6 @@ __all__ = [
     "is_rfc3339",
     "record_size",
 ]
-
-Header = tuple[str, bytes]
-"""A header as we write it."""
-RawHeader = tuple[str, bytes | None]
-"""A header as a foreign producer may have written it: Kafka lets the value be null, and a name that is not UTF-8
-is read with surrogate escapes (PEP 383), so that its bytes are kept."""
-RawHeaders = Sequence[RawHeader]
 
 VERSION = "stage-version"
 DEFINITION = "stage-definition"

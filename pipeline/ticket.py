@@ -11,7 +11,8 @@ from typing import Protocol
 from catalog.names import DLQ_SUFFIX
 from pipeline.dlq import PAYLOAD_BYTES, PAYLOAD_OMITTED, Failure
 from pipeline.kafka.lane import Parcel
-from pipeline.plan import Column, OutRecord, StagedRecord
+from pipeline.plan import Column
+from pipeline.record import OutRecord, ReadRecord
 
 __all__ = ["Hold", "StagedBatch", "Ticket", "ToKept", "ToTarget"]
 
@@ -27,7 +28,7 @@ class StagedBatch(Protocol):
     """Consecutive records of one staging partition."""
 
     @property
-    def records(self) -> Sequence[StagedRecord]:
+    def records(self) -> Sequence[ReadRecord]:
         """The records, in order."""
         ...
 

@@ -19,8 +19,8 @@ from pipeline.clock import Clock, rfc3339
 from pipeline.errors import EventDisabled, InvalidField, PayloadRefused, RecordTooLarge
 from pipeline.ids import uuid7
 from pipeline.outbox.row import Row
+from pipeline.record import Header
 from pipeline.settings import Settings
-from pipeline.staging import Header
 from pipeline.tracing import HEADERS as TRACE
 from pipeline.tracing import StagedSpan, StageSpans
 from pipeline.types import NO_DATA, ExtraHeaders, Payload, PolicyArgument

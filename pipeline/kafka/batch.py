@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from pipeline.kafka.encoding import Identity, OutRecord
+from pipeline.kafka.encoding import Identity
+from pipeline.record import OutRecord
 
 __all__ = ["Batch", "Parcel", "Span", "count_of", "tell"]
 

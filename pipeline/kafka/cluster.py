@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from pipeline.errors import StagerClosed
-from pipeline.kafka.encoding import OutRecord
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.producer import Producer
 from pipeline.kafka.topics import TopicKeeper, TopicSpec
+from pipeline.record import OutRecord
 
 __all__ = ["Cluster"]
 

@@ -7,7 +7,7 @@ Must not know: where the bytes go.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchBuilderPy
@@ -15,12 +15,9 @@ from aiokafka.record.util import calc_crc32c
 from cramjam import lz4
 
 from pipeline.errors import ErrorClass, StagepostError
-from pipeline.staging import RawHeader
+from pipeline.record import OutRecord
 
-__all__ = ["COMPRESSIONS", "Identity", "OutRecord", "Unencodable", "encode"]
-
-OutRecord = tuple[bytes | None, bytes | None, Sequence[RawHeader]]
-"""Key, value, headers."""
+__all__ = ["COMPRESSIONS", "Identity", "Unencodable", "encode"]
 
 COMPRESSIONS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 _UNLIMITED = 0x7FFFFFFF

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 from catalog import Catalog, OwnTopics
 from catalog.names import dlq_of
@@ -28,44 +27,15 @@ from pipeline.ledger.entries import (
 from pipeline.ledger.events import Arrival, Event
 from pipeline.ledger.findings import At, Disorder, Double, Findings, Spot
 from pipeline.ledger.sorter import RUN_ENTRIES, Sorter
-from pipeline.staging import RawHeaders
+from pipeline.record import ReadRecord
 
-__all__ = ["Books", "ReadRecord"]
+__all__ = ["Books"]
 
 _PARKED_PLACE = (park.PARTITION, park.OFFSET)
 _DEAD_PLACE = (dlq.STAGING_PARTITION, dlq.STAGING_OFFSET)
 _SHOWN_ENDS = 10
 _ORDER_BYTES = MOVE.size - 16
 """What comes before the two offsets: deliveries with this in common have an order."""
-
-
-class ReadRecord(Protocol):
-    """A record as a Kafka consumer hands it out."""
-
-    @property
-    def offset(self) -> int:
-        """Its position."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """When it was written, in ms since 1970."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """Its key."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Its value."""
-        ...
-
-    @property
-    def headers(self) -> RawHeaders:
-        """Its headers."""
-        ...
 
 
 class Books:

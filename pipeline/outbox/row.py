@@ -13,7 +13,8 @@ import struct
 from typing import NamedTuple
 
 from pipeline.errors import StagepostError
-from pipeline.staging import NAMES, Header
+from pipeline.record import Header
+from pipeline.staging import NAMES
 
 __all__ = ["BadRow", "Row", "decode", "encode", "key_of"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.checks import StagedRecord
 from pipeline.park import (
     NOTHING_DIVERTED,
     Checkpoint,
@@ -19,6 +18,7 @@ from pipeline.park import (
     diverted_by,
     is_skew,
 )
+from pipeline.record import ReadRecord
 
 __all__ = ["Backlog", "Partition", "Stray"]
 
@@ -34,7 +34,7 @@ class Stray:
     one or the other, never both for one record.
     """
 
-    records: Sequence[StagedRecord]
+    records: Sequence[ReadRecord]
     ended: Callable[[int], None]
     deliver: Callable[[], None]
 

@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from catalog import OwnTopics
 from pipeline.clock import Clock
 from pipeline.kafka.cluster import Cluster
-from pipeline.kafka.encoding import OutRecord
 from pipeline.kafka.lane import Parcel
 from pipeline.meter import Meter
 from pipeline.park import Origin, dump_checkpoint, park_headers
 from pipeline.parking.backlog import Backlog, Partition, Stray
+from pipeline.record import OutRecord
 from pipeline.staging import record_size
 
 __all__ = ["Store"]

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.checks import StagedRecord
 from pipeline.clock import Clock
 from pipeline.kafka.reader import Place
 from pipeline.park import TARGET, Origin, unpark
 from pipeline.parking.backlog import Backlog, Partition, Stray
 from pipeline.parking.learn import ReaderLike
-from pipeline.staging import RawHeaders, record_size
+from pipeline.record import RawHeaders, ReadRecord
+from pipeline.staging import record_size
 
 __all__ = ["Chunk", "Deliver", "Sweep"]
 
@@ -57,7 +57,7 @@ class Chunk:
     def __init__(self, sweep: Sweep, backlog: Backlog) -> None:
         self.backlog = backlog
         self.partition = backlog.partition
-        self.records: Sequence[StagedRecord] = []
+        self.records: Sequence[ReadRecord] = []
         self.size = 0
         self.next_offset = 0
         self.next_at = 0.0

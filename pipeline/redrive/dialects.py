@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from pipeline import dlq
+from pipeline.record import RawHeaders
 from pipeline.redrive.model import Coordinates
-from pipeline.staging import RawHeaders
 
 __all__ = ["OMITTED_BY_LIB_STREAMING", "STAGEPOST", "UNKNOWN", "Facts", "is_forensic", "read_facts"]
 

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from pydantic_core import to_json
 
 from pipeline.dlq import REDRIVE_COUNT, fingerprint_of, without_variable_parts
+from pipeline.record import OutRecord, RawHeaders
 from pipeline.redrive.dialects import read_facts
 from pipeline.redrive.model import Coordinates
 from pipeline.redrive.selection import LetterState
-from pipeline.staging import DEFINITION, ID, SOURCE, TENANT, RawHeader, RawHeaders, record_size
+from pipeline.staging import DEFINITION, ID, SOURCE, TENANT, record_size
 
 __all__ = ["coordinates_key", "index_entry", "redrive_count", "state_entry"]
-
-OutRecord = tuple[bytes | None, bytes | None, list[RawHeader]]
 
 _CHARS = 256
 _MAX_COUNT = 1_000_000

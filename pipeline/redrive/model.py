@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline.errors import StagepostError
+from pipeline.record import RawHeader
 from pipeline.redrive.selection import LetterState, Selection
-from pipeline.staging import RawHeader
 
 __all__ = [
     "Coordinates",

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pipeline import dlq
 from pipeline.clock import rfc3339
 from pipeline.cloudevents import is_framing_header
 from pipeline.errors import StagepostError
+from pipeline.record import OutRecord, RawHeader, RawHeaders, ReadRecord
 from pipeline.redrive import dialects
 from pipeline.redrive.dialects import Facts, is_forensic, read_facts
-from pipeline.redrive.entry import OutRecord, redrive_count
+from pipeline.redrive.entry import redrive_count
 from pipeline.redrive.model import Coordinates
-from pipeline.staging import RawHeader, RawHeaders
 
-__all__ = ["Held", "NotRedriven", "Record", "WayBack", "omitted_from", "way_back"]
+__all__ = ["Held", "NotRedriven", "WayBack", "omitted_from", "way_back"]
 
 _OMITTED = frozenset({dlq.PAYLOAD_OMITTED, dialects.OMITTED_BY_LIB_STREAMING})
 _SPECVERSION = ("ce_specversion", "ce-specversion")
@@ -43,25 +43,6 @@ class NotRedriven(StagepostError):
     def __init__(self, why: Held) -> None:
         self.why = why
         super().__init__(why.value)
-
-
-class Record(Protocol):
-    """A record as it was read from Kafka."""
-
-    @property
-    def key(self) -> bytes | None:
-        """The key."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """The value."""
-        ...
-
-    @property
-    def headers(self) -> RawHeaders:
-        """The headers, in order, repeated ones too."""
-        ...
 
 
 class WayBack(NamedTuple):
@@ -91,7 +72,12 @@ def omitted_from(headers: RawHeaders, staging_topic: str) -> Coordinates | None:
 
 
 def way_back(
-    letter: Record, original: Record | None, *, staging_topic: str, failed_at: float, max_redrives: int
+    letter: ReadRecord,
+    original: ReadRecord | None,
+    *,
+    staging_topic: str,
+    failed_at: float,
+    max_redrives: int,
 ) -> WayBack:
     """The record to send, and where: ours to staging, another program's to the topic it had been read from.
 
@@ -119,7 +105,7 @@ def way_back(
     return WayBack(facts.came_from.topic, facts.came_from.partition, (letter.key, value, [*kept, counted]))
 
 
-def _value(letter: Record, original: Record | None, omitted: Coordinates | None) -> bytes | None:
+def _value(letter: ReadRecord, original: ReadRecord | None, omitted: Coordinates | None) -> bytes | None:
     if omitted is None:
         return letter.value
     if original is None or original.key != letter.key or not _is_same_event(letter.headers, original.headers):

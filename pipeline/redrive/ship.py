@@ -12,7 +12,7 @@ from pipeline.errors import StagerClosed
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.lane import Parcel
 from pipeline.partition import key_hash
-from pipeline.redrive.entry import OutRecord
+from pipeline.record import OutRecord
 
 __all__ = ["ship", "ship_all"]
 

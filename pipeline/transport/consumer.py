@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from faust.types import TP
 from faust.types.transports import TPorTopicSet
 
-from pipeline.plan import StagedRecord
+from pipeline.record import ReadRecord
 from pipeline.transport.mended import COMMIT_TIMEOUT_S, MendedConsumer
 from pipeline.transport.progress import Batch, Memory, Progress
 from pipeline.transport.readiness import Facts, PartitionFacts
@@ -152,7 +152,7 @@ class Consumer(MendedConsumer):
                 await self.hand_out_one_by_one(tp, items, generation)
 
     async def _hand_out(
-        self, tp: TP, items: Sequence[StagedRecord], before: int | None, after: int | None
+        self, tp: TP, items: Sequence[ReadRecord], before: int | None, after: int | None
     ) -> None:
         progress = self._progress_of(tp)
         first = items[0].offset if before is None else min(before, items[0].offset)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from pipeline.plan import StagedRecord
+from pipeline.record import ReadRecord
 
 __all__ = ["Batch", "Memory", "Progress"]
 
@@ -40,7 +40,7 @@ class Batch:
     __slots__ = ("first_offset", "next_offset", "owner", "partition", "records", "size", "state", "topic")
 
     def __init__(
-        self, topic: str, partition: int, records: Sequence[StagedRecord], next_offset: int, owner: Progress
+        self, topic: str, partition: int, records: Sequence[ReadRecord], next_offset: int, owner: Progress
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -116,7 +116,7 @@ class Progress:
             return None
         return self.expected
 
-    def hand_out(self, records: Sequence[StagedRecord], position: int | None = None) -> Batch | None:
+    def hand_out(self, records: Sequence[ReadRecord], position: int | None = None) -> Batch | None:
         """The batch to hand out for fetched records; None where all of them were handed out before.
 
         `position`: where the consumer stands after them, behind markers of transactions for instance.

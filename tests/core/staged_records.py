@@ -9,8 +9,8 @@ from catalog import Catalog
 from catalog.policies import parse_policies
 from pipeline.cloudevents import Dialect
 from pipeline.plan import Limits, Plan, plan
+from pipeline.record import RawHeader
 from pipeline.routes import Router
-from pipeline.staging import RawHeader
 from tests.catalogs.shop import DEFINITIONS
 
 NAMESPACE = "shop"

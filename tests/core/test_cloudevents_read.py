@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from catalog.limits import text_problem
 from pipeline.cloudevents import CloudEvent, NotACloudEvent, read
-from pipeline.staging import RawHeader
+from pipeline.record import RawHeader
 
 BINARY: dict[str, bytes | None] = {
     "ce_specversion": b"1.0",

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from catalog.limits import text_problem
 from pipeline.cloudevents import CloudEvent, read
-from pipeline.staging import RawHeader
+from pipeline.record import RawHeader
 from tests.core.staged_records import planned, router, staged
 
 _TEXT = st.text(min_size=1, max_size=30).filter(lambda text: text_problem(text, 256) is None)

@@ -18,7 +18,7 @@ from pipeline.dlq import (
     fingerprint,
 )
 from pipeline.errors import ErrorClass
-from pipeline.staging import RawHeader
+from pipeline.record import RawHeader
 
 FAILURE = Failure(ErrorClass.VALIDATION, "id is empty")
 STAGED: list[RawHeader] = [("stage-id", b"1"), ("x", b"\xff\x00"), ("x", b"again"), ("null", None)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.partition import partition_of
-from pipeline.plan import Column, OutRecord, Plan
-from pipeline.staging import RawHeader
+from pipeline.plan import Column, Plan
+from pipeline.record import OutRecord, RawHeader
 from tests.core.staged_records import CATALOG, COUNTS, SEAL, planned, router, staged
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pipeline.cloudevents import read
 from pipeline.partition import partition_of
 from pipeline.plan import Limits, Plan, plan
+from pipeline.record import RawHeader
 from pipeline.routes import Router
-from pipeline.staging import NAMES, RawHeader, batch_bytes
+from pipeline.staging import NAMES, batch_bytes
 from tests.core.staged_records import CATALOG, COUNTS, LIMITS, SEAL, Staged, planned, router, staged
 
 ROUTERS = (router("ce_"), router("ce-", policies="order.paid.enabled=false; order.created.dlq=never"))

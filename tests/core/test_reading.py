@@ -10,9 +10,10 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.kafka.encoding import COMPRESSIONS, Identity, OutRecord, encode
+from pipeline.kafka.encoding import COMPRESSIONS, Identity, encode
 from pipeline.kafka.reading import read_any_header_name
-from pipeline.staging import RawHeader, batch_bytes
+from pipeline.record import OutRecord, RawHeader
+from pipeline.staging import batch_bytes
 
 HOSTILE = b"\xff\xfename".decode(errors="surrogateescape")
 AT = TopicPartition("t", 0)

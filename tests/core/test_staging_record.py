@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from catalog import limits
 from pipeline import staging
 from pipeline.errors import InvalidField, is_caller_error
-from pipeline.staging import RawHeader, check_extra_headers, is_reserved, is_rfc3339, record_size
+from pipeline.record import RawHeader
+from pipeline.staging import check_extra_headers, is_reserved, is_rfc3339, record_size
 
 _OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 

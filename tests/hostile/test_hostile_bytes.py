@@ -21,10 +21,11 @@ from pipeline.errors import InvalidField
 from pipeline.outbox.row import BadRow, Row, decode, encode
 from pipeline.park import load_checkpoint, unpark
 from pipeline.plan import Limits, plan
+from pipeline.record import RawHeader
 from pipeline.redrive.dialects import read_facts
 from pipeline.redrive.job import read_told
 from pipeline.redrive.restore import NotRedriven, way_back
-from pipeline.staging import RawHeader, check_extra_headers
+from pipeline.staging import check_extra_headers
 from tests.core.staged_records import COUNTS, LIMITS, planned, router, staged
 
 _NAMES = (
@@ -85,6 +86,8 @@ class Letter:
     key: bytes | None
     value: bytes | None
     headers: list[RawHeader]
+    offset: int = 0
+    timestamp: int = 0
 
 
 @given(_VALUE, _HEADERS)

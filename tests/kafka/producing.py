@@ -15,9 +15,9 @@ import pytest
 from aiokafka.protocol.produce import ProduceRequest
 
 from pipeline.kafka.connection import Connection
-from pipeline.kafka.encoding import OutRecord
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.producer import Producer, ProducerOptions
+from pipeline.record import OutRecord
 from tests.worker_harness import read_all
 
 __all__ = ["Told", "Wire", "connection", "eventually", "producing", "values_on"]

@@ -13,8 +13,8 @@ from confluent_kafka import Consumer, TopicPartition
 from catalog import Catalog
 from pipeline.partition import partition_of
 from pipeline.plan import Limits, plan
+from pipeline.record import RawHeader
 from pipeline.routes import Router
-from pipeline.staging import RawHeader
 from tests.catalogs.fifty import DEFINITIONS
 from tests.kafka_client import OutRecord, create_topic, produce
 

@@ -20,8 +20,8 @@ from pipeline.ledger.books import Books
 from pipeline.ledger.findings import At, Findings, Spot
 from pipeline.partition import partition_of
 from pipeline.plan import Limits, plan
+from pipeline.record import RawHeader
 from pipeline.routes import Router
-from pipeline.staging import RawHeader
 from tests.catalogs.fifty import DEFINITIONS
 
 NAMESPACE = "led"
@@ -89,7 +89,7 @@ class World:
             (((topic, partition), column),) = result.columns.items()
             ((key, value, headers),) = column.records
             target = self.targets[topic, partition]
-            target.append(Written(len(target), key, value, headers))
+            target.append(Written(len(target), key, value, list(headers)))
         return Spot(topic, partition, len(target) - 1)
 
     def dead_letter(self, at: At) -> Spot:

@@ -23,7 +23,7 @@ from pipeline.park import (
     version_name,
 )
 from pipeline.plan import plan
-from pipeline.staging import RawHeader
+from pipeline.record import RawHeader
 from tests.core.staged_records import COUNTS, LIMITS, Staged, catalog, router, staged
 
 HEADERS = st.lists(st.tuples(st.text(max_size=8), st.none() | st.binary(max_size=8)), max_size=6)

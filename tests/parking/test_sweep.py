@@ -16,7 +16,7 @@ from pipeline.kafka.reader import Bounds, Place
 from pipeline.park import Checkpoint, Origin, park_headers
 from pipeline.parking.backlog import Backlog, Partition, Stray
 from pipeline.parking.sweep import Chunk, ParkedRecord, Sweep
-from pipeline.staging import RawHeader
+from pipeline.record import RawHeader
 from pipeline.testing import SteppingClock
 
 NAME, OTHER, TOPIC = "a", "b", "parked"

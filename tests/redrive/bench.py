@@ -17,11 +17,11 @@ from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicKeeper, TopicSpecs
+from pipeline.record import RawHeader
 from pipeline.redrive.job import Job, JobKind, TargetOrder
 from pipeline.redrive.selection import Selection
 from pipeline.redrive.service import Redrive
 from pipeline.settings import Settings
-from pipeline.staging import RawHeader
 from tests.kafka_client import OutRecord, Record, create_topic, produce, read_all
 
 FAILURE = Failure(ErrorClass.VALIDATION, "id is empty")

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pipeline.cloudevents import constant_headers
 from pipeline.dlq import Disposition, Failure, dead_letter_headers
 from pipeline.errors import ErrorClass
+from pipeline.record import RawHeader
 from pipeline.redrive.dialects import Facts, read_facts
 from pipeline.redrive.entry import index_entry
 from pipeline.redrive.model import Coordinates
 from pipeline.redrive.restore import Held, NotRedriven, WayBack, omitted_from, way_back
-from pipeline.staging import RawHeader
 from tests.catalogs.shop import DEFINITIONS
 from tests.core.staged_records import staged
 
@@ -30,6 +30,8 @@ class Read:
     headers: Sequence[RawHeader]
     key: bytes | None = b"k"
     value: bytes | None = b"\x00payload"
+    offset: int = 7
+    timestamp: int = 1_767_323_045_250
 
 
 def back(letter: Read, original: Read | None = None, max_redrives: int = 3) -> WayBack:

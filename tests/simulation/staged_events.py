@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from pipeline.kafka.encoding import Identity, OutRecord, encode
+from pipeline.kafka.encoding import Identity, encode
 from pipeline.partition import partition_of
+from pipeline.record import OutRecord
 from tests.simulation.kafka_log import Log
 from tests.simulation.oracle import Event, Oracle
 

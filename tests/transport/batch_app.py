@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from faust.types import TP
 
 from catalog import OwnTopics
-from pipeline.plan import StagedRecord
+from pipeline.record import ReadRecord
 from pipeline.settings import Settings
 from pipeline.transport.app import App, make_app
 from pipeline.transport.progress import Batch
@@ -48,7 +48,7 @@ class BatchApp:
         self.seen: list[Batch] = []
         self.offsets: list[tuple[int, int]] = []
         """Partition and offset of every record the agent was given, in order."""
-        self.records: list[StagedRecord] = []
+        self.records: list[ReadRecord] = []
         self.on_batch = on_batch or self.finish
         self.app = self._app(
             Settings(

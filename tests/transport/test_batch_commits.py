@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from devtools.kafka import Brokers
-from pipeline.staging import RawHeaders
+from pipeline.record import RawHeaders
 from pipeline.transport.progress import Batch
 from tests.kafka_client import OutRecord, committed, create_topic, produce
 from tests.transport.batch_app import BatchApp, running, until

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline.staging import RawHeaders
+from pipeline.record import RawHeaders
 from pipeline.transport.progress import Batch, Memory, Progress
 
 AHEAD = 12

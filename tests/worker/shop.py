@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 from pipeline import Settings, Stager
-from pipeline.staging import RawHeader
+from pipeline.record import RawHeader
 from tests.kafka_client import (
     OutRecord,
     Record,

@@ -19,7 +19,7 @@ from confluent_kafka import Message, Producer
 
 from pipeline.kafka.encoding import Identity, encode
 from pipeline.kafka.reading import read_any_header_name
-from pipeline.staging import RawHeader
+from pipeline.record import RawHeader
 from tests.worker_harness import OutRecord, WorkerProcess, committed, partition_count, wait_until
 
 CATALOG = "tests.catalogs.shop"
