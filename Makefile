@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 PYTEST ?= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: docs help demo up down test test-long bench bench-parking bench-check bench-scale bench-redrive dlq-million simulate chaos lint env lock env-reference wheel clean fuzz sbom
+.PHONY: docs help demo up down test test-long bench bench-parking bench-check bench-scale bench-redrive dlq-million simulate chaos lint env lock env-reference wheel clean fuzz sbom audit
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -85,6 +85,9 @@ sbom: env ## the worker's bill of materials, CycloneDX, from its lock, into dist
 	@mkdir -p dist
 	PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements requirements/worker.lock --pyproject pyproject.toml --output-reproducible \
 		--output-format JSON --output-file dist/stagepost.cdx.json
+
+audit: env ## ask OSV whether a locked dependency is known to be vulnerable; 1: one is, 2: it could not be asked
+	$(BIN)/python -m devtools.audit requirements/worker.lock requirements/dev.lock
 
 docs: env ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
