@@ -59,7 +59,7 @@ class Call(Parcel):
         self.outcome = outcome
         self.left_lane = left_lane
         self.lane: Lane | None = None
-        """None while it is in no lane yet."""
+        """None while it is in no lane yet, or none any more."""
         self.meter: StageMeter | None = None
         """Counts how it ends; None: nobody does."""
         self.span = span
@@ -72,6 +72,7 @@ class Call(Parcel):
         """The event is durable."""
         assert self.lane is not None
         self.answer(Staged(self.event_id, "topic", self.lane.topic, self.lane.partition, offset))
+        self.lane = None
         self.left_lane(None)
 
     def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002
@@ -79,12 +80,14 @@ class Call(Parcel):
         refusal = StagingRefused(self.event_id, classify(error), str(error))
         refusal.__cause__ = error
         self.fail(refusal)
+        self.lane = None
         self.left_lane(None)
 
     def given_up(self, first: int, count: int, error: BaseException) -> None:  # noqa: ARG002
         """The delivery deadline passed, or the stager closed."""
         failure = failure_of(self.event_id, error, unknown=self.taken > 0)
         self.fail(failure)
+        self.lane = None
         self.left_lane(failure)
 
     def answer(self, staged: Staged) -> None:

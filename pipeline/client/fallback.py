@@ -7,6 +7,7 @@ Must not know: how rows are stored, lanes beyond emptying them, time limits.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Fallback:
         )
         self._outbox: ProcessOutbox | None = None
         self._stores: set[asyncio.Future[int]] = set()
+        self._deserted: defaultdict[bytes, list[Call]] = defaultdict(list)
+        """By key: calls in lanes that may be on the topic or not, and whose callers have gone on."""
 
     async def start(self, direct: DirectPath, relay_of: Callable[[ProcessOutbox], Relay]) -> None:
         """Open the outbox; rows that are there are shipped. Raises `OutboxUnavailable`."""
@@ -101,8 +104,29 @@ class Fallback:
         else:
             self.store(call)
 
+    def deserted(self, call: Call) -> None:
+        """Its caller has gone on while it was in flight: what of its key becomes a row meanwhile has it ahead (S6)."""
+        if call.outbox == "never" or call.stored:
+            return
+        left_lane = call.left_lane
+
+        def leave(failure: Exception | None) -> None:
+            left = self._deserted.pop(call.key, [])
+            if rest := [other for other in left if other is not call]:
+                self._deserted[call.key] = rest
+            left_lane(failure)
+
+        self._deserted[call.key].append(call)
+        call.left_lane = leave
+
     def store(self, call: Call) -> None:
         """Make the event a row; its caller is answered once that is fsynced."""
+        for earlier in self._deserted.pop(call.key, ()):
+            self._append(earlier)
+        if not call.stored:
+            self._append(call)
+
+    def _append(self, call: Call) -> None:
         assert self._outbox is not None
         call.stored = True
         stored = self._outbox.append(call.key, encode(call.row))

@@ -131,7 +131,8 @@ class KafkaStager(Stager):
             return await outcome
         except asyncio.CancelledError as cancelled:
             if outcome.cancelled():
-                self._direct.take_back(call)
+                if not self._direct.take_back(call):
+                    self._fallback.deserted(call)
                 call.end_span(cancelled)
             raise
 

@@ -58,6 +58,10 @@ class OtherWay(Protocol):
         """There is no direct way for this call."""
         ...
 
+    def deserted(self, call: Call) -> None:
+        """The caller of this one has gone on, and it may still arrive the direct way."""
+        ...
+
     def succeeded(self) -> None:
         """One event went the direct way."""
         ...
@@ -109,6 +113,9 @@ class NoFallback:
     def failed(self, call: Call, error: BaseException) -> None:
         """Its caller hears why."""
         call.fail(failure_of(call.event_id, error, unknown=False))
+
+    def deserted(self, call: Call) -> None:
+        """Nothing goes another way ahead of it."""
 
     def succeeded(self) -> None:
         """Nobody counts."""

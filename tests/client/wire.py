@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.produce import ProduceRequest
 
 __all__ = ["SentBatch", "Wire"]
@@ -51,6 +52,8 @@ class Wire:
         self.answers = asyncio.Event()
         self.requests.set()
         self.answers.set()
+        self.loses_held = False
+        """Whether requests that are held back are lost with their connection when they are let go."""
         self._grown = asyncio.Condition()
         original: Callable[..., Awaitable[object]] = AIOKafkaClient.send
 
@@ -62,7 +65,10 @@ class Wire:
             async with self._grown:
                 self.sent.append(batches)
                 self._grown.notify_all()
-            await self.requests.wait()
+            if not self.requests.is_set():
+                await self.requests.wait()
+                if self.loses_held:
+                    raise KafkaConnectionError("lost by the test")
             answer = await original(client, node, request, **options)
             await self.answers.wait()
             return answer

@@ -15,6 +15,7 @@ import pytest
 from catalog import Catalog, OwnTopics
 from devtools.kafka import Brokers
 from pipeline.breaker import State
+from pipeline.client.call import Call
 from pipeline.client.fallback import Fallback
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import StagingUnavailable
@@ -22,8 +23,9 @@ from pipeline.outbox.errors import OutboxFull, OutboxUnavailable
 from pipeline.outbox.protocol import Stored
 from pipeline.outbox.store import RocksStore
 from tests.client.broker_rules import delete_topic
+from tests.client.wire import Wire
 from tests.outbox.test_outbox_kafka import EVENT, numbers_by_key, settings_of, stage, stager_of, until
-from tests.worker_harness import create_topic
+from tests.worker_harness import create_topic, read_all
 
 pytestmark = pytest.mark.kafka
 
@@ -117,6 +119,65 @@ async def test_a_full_disk_refuses_at_once_and_staging_resumes_without_a_restart
         await until(stager, lambda health: health == ("healthy", ""))
     found = await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace)
     assert found["k"] == [*range(11)]
+
+
+async def test_what_was_cancelled_in_flight_is_stored_ahead_of_what_follows(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S6: an event whose caller gave up while it was in flight goes to the outbox ahead of the next one of its key
+    that becomes a row: where its lane is emptied later, it must not come behind that."""
+    wire = Wire(monkeypatch)
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, topic_partitions=1)
+    async with stager_of(settings) as stager:
+        assert (await stage(stager, "k", 0)).via == "topic"
+        wire.requests.clear()
+        given_up = [asyncio.create_task(stage(stager, "k", number)) for number in (1, 2)]
+        await wire.wait_for(2)
+        for call in given_up:
+            call.cancel()
+        await asyncio.gather(*given_up, return_exceptions=True)
+        assert (await stage(stager, "k", 3, policy={"outbox": "always"})).via == "outbox"
+        assert (await stage(stager, "other", 0)).via == "outbox", "its time limit empties the lane"
+        wire.loses_held = True
+        wire.requests.set()
+        await until(stager, lambda health: health == ("healthy", ""))
+    found = await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace)
+    assert found == {"k": [0, 1, 2, 3], "other": [0]}
+
+
+@pytest.mark.parametrize("moment", ["in flight", "in the turn of its acknowledgement"])
+async def test_what_was_cancelled_and_arrives_is_forgotten(
+    moment: str, kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S6: an event whose caller gave up and that was acknowledged is not stored ahead of the next one of its key: it
+    does not come twice."""
+    wire = Wire(monkeypatch)
+    acked = Call.acked
+
+    def give_up_and_ack(call: Call, first: int, count: int, offset: int) -> None:
+        if call.key == b"k":
+            given_up.cancel()
+        acked(call, first, count, offset)
+
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, topic_partitions=1)
+    async with stager_of(settings) as stager:
+        assert (await stage(stager, "other", 0)).via == "topic"
+        wire.answers.clear()
+        given_up = asyncio.create_task(stage(stager, "k", 1))
+        await wire.wait_for(2)
+        if moment == "in flight":
+            given_up.cancel()
+        else:
+            monkeypatch.setattr(Call, "acked", give_up_and_ack)
+            wire.answers.set()
+        await asyncio.gather(given_up, return_exceptions=True)
+        assert given_up.cancelled()
+        wire.answers.set()
+        assert (await stage(stager, "other", 1)).via == "topic"
+        assert (await stage(stager, "k", 2, policy={"outbox": "always"})).via == "outbox"
+        await until(stager, lambda health: health == ("healthy", ""))
+    records = await asyncio.to_thread(read_all, kafka.bootstrap, OwnTopics(namespace).staging)
+    assert [record.value for record in records if record.key == b"k"] == [b'{"n":1}', b'{"n":2}']
 
 
 async def test_rows_of_an_earlier_process_do_not_keep_new_ones_waiting(

@@ -93,7 +93,7 @@ class Service:
                     "order.created", {"n": call.number}, tenant=key, id=call.event_id, policy=policy
                 )
         except TimeoutError:
-            self._oracle.raised(call, unknown=True)
+            self._oracle.cancelled(call)
         except StagingUnavailable as error:
             self._oracle.raised(call, unknown=error.unknown)
         except StagerClosed:

@@ -31,6 +31,8 @@ class Call:
     """`topic`, `outbox`, `absent`, `unknown`; empty while there is none."""
     in_order: bool = True
     """False for calls that S6 leaves out."""
+    cancelled: bool = False
+    """Its caller gave up: it may come twice (S7), but not late (S6)."""
 
 
 class StagingOracle:
@@ -70,7 +72,7 @@ class StagingOracle:
                 )
             if event_id in self._first:
                 self.doubles += 1
-                if self.exactly_once:
+                if self.exactly_once and not (call is not None and call.cancelled):
                     self._broken(f"{event_id} is twice on the staging topic, and nothing had failed")
             self._first.setdefault(event_id, (log.partition, record.offset))
 
@@ -92,8 +94,14 @@ class StagingOracle:
         elif staged.via == "topic" and call.event_id not in self._first:
             self._broken(f"S2: {call.event_id} is not on the staging topic")
 
+    def cancelled(self, call: Call) -> None:
+        """Its caller gave up: nobody knows what has become of it."""
+        call.answer = "unknown"
+        call.cancelled = True
+        self._trace.update(f"{call.event_id}:cancelled".encode())
+
     def raised(self, call: Call, *, unknown: bool) -> None:
-        """It raised, or was cancelled."""
+        """It raised."""
         call.answer = "unknown" if unknown else "absent"
         if self.exactly_once and call.in_order and not unknown:
             self._broken(f"S2: {call.event_id} was not staged, and nothing had failed")
