@@ -176,7 +176,12 @@ class _Prepared:
         job = Job(self._topics.servers, self.case.events, folder)
         partitions = str(self.case.partitions)
         return start_worker(
-            job, NAMESPACE=self._namespace, CATALOG=str(self._catalog), TOPIC_PARTITIONS=partitions
+            job,
+            NAMESPACE=self._namespace,
+            CATALOG=str(self._catalog),
+            TOPIC_PARTITIONS=partitions,
+            # The broker shares these cores: its first write to thousands of partitions is no sick target.
+            TARGET_SOFT_TIMEOUT_S="60",
         )
 
 

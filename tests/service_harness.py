@@ -1,6 +1,6 @@
 """A real service: gunicorn with several preloaded processes, and callers that call again until they hear yes.
 
-Owns: starting and ending it, its processes, the load. Must not know: what any test is about, brokers.
+Owns: its command, its settings, its processes, the load. Must not know: what any test is about, brokers.
 """
 
 from __future__ import annotations
@@ -10,26 +10,24 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.kafka_client import wait_until
+from tests.process_harness import ROOT, LoggedProcess
 
 __all__ = ["Callers", "GunicornService"]
 
-ROOT = Path(__file__).resolve().parent.parent
 _CALL_TIMEOUT_S = 20.0
 _PAUSE_S = 0.005
 """Between two calls of a caller: a broker that starts beside them needs the processor too."""
 
 
-class GunicornService:
+class GunicornService(LoggedProcess):
     """gunicorn with `workers` processes that share an outbox in `folder`. A context manager: starts, waits, kills.
 
     `application` as gunicorn takes it; `env`: settings by full variable name, over the ones made here.
@@ -48,27 +46,24 @@ class GunicornService:
     ) -> None:
         self.outbox = folder / "outbox"
         self.port = 0
-        self._log = folder / "gunicorn.log"
         self._workers = workers
-        self._application = application
-        self._process: subprocess.Popen[bytes] | None = None
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("STREAMING_")}
-        self._env = inherited | {
+        command = [sys.executable, "-m", "gunicorn", "--preload", "--worker-class", "gthread"]
+        command += ["--workers", str(workers), "--threads", "8", "--graceful-timeout", "20"]
+        command += ["--bind", "127.0.0.1:0", "--no-control-socket", application]
+        settings = {
             "PYTHONPATH": str(ROOT),
             "STREAMING_BROKERS": bootstrap,
             "STREAMING_CATALOG": catalog,
             "STREAMING_CLOUDEVENTS_SOURCE": "//tests/service",
             "STREAMING_NAMESPACE": namespace,
             "STREAMING_OUTBOX_DIR": str(self.outbox),
-            **(env or {}),
         }
+        super().__init__(command, folder / "gunicorn.log", {**settings, **(env or {})})
 
     @property
     def workers(self) -> list[int]:
         """The process ids of the processes that serve now."""
-        assert self._process is not None, "the service was not started"
-        pid = self._process.pid
-        return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        return sorted(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
 
     def kill_workers(self, count: int) -> list[int]:
         """kill -9 to so many of the serving processes; gunicorn puts others in their place."""
@@ -79,46 +74,18 @@ class GunicornService:
 
     def start(self) -> Self:
         """Start it and wait until it listens and all processes are there."""
-        command = [sys.executable, "-m", "gunicorn", "--preload", "--worker-class", "gthread"]
-        command += ["--workers", str(self._workers), "--threads", "8", "--graceful-timeout", "20"]
-        command += ["--bind", "127.0.0.1:0", "--no-control-socket", self._application]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=ROOT, env=self._env, stdout=log, stderr=log)
+        super().start()
         wait_until(lambda: len(self._booted()) >= self._workers, 30.0, f"gunicorn\n{self.log_text()}")
         (self.port,) = map(int, re.findall(r"Listening at: http://127\.0\.0\.1:(\d+)", self.log_text()))
         return self
 
-    def terminate(self, timeout: float = 40.0) -> int:
-        """SIGTERM, as a deploy does; waits for the end and returns the exit status."""
-        assert self._process is not None, "the service was not started"
-        self._process.terminate()
-        return self._process.wait(timeout)
-
     def kill(self) -> None:
         """kill -9 to all of it, as the end of the machine."""
-        process = self._process
-        if process is not None and process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             workers = self.workers
-            process.kill()
-            process.wait()
+            super().kill()
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
-
-    def log_text(self) -> str:
-        """What gunicorn and its processes have logged."""
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
-
-    def __enter__(self) -> Self:
-        """Start."""
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Kill what is left; on a failure, show the log first."""
-        if error is not None:
-            print(f"--- the service's log\n{self.log_text()[-20_000:]}")
-        self.kill()
 
     def _booted(self) -> list[str]:
         return re.findall(r"Booting worker with pid", self.log_text())

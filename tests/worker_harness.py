@@ -1,7 +1,6 @@
 """A real worker in a process of its own.
 
-Owns: starting and ending it, its settings, its log. Must not know: what any test is about. What a test asks the
-broker it asks through `tests.kafka_client`, which can be imported from here as well.
+Owns: its command, its settings, its folder and port. Must not know: what any test is about.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,36 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.kafka_client import (
-    OutRecord,
-    Record,
-    committed,
-    create_topic,
-    partition_count,
-    produce,
-    read_all,
-    record_count,
-    wait_until,
-)
+from tests.kafka_client import wait_until
+from tests.process_harness import ROOT, LoggedProcess
 
-__all__ = [
-    "OutRecord",
-    "Record",
-    "WorkerProcess",
-    "committed",
-    "create_topic",
-    "partition_count",
-    "produce",
-    "read_all",
-    "record_count",
-    "wait_until",
-]
-
-ROOT = Path(__file__).resolve().parent.parent
-_TAIL_LINES = 60
+__all__ = ["WorkerProcess"]
 
 
-class WorkerProcess:
+class WorkerProcess(LoggedProcess):
     """`faust -A pipeline -L uvloop worker -l info` in a process group, port and data folder of its own.
 
     `catalog`, `env`: settings, the latter by full variable name, over the ones made here. `target_bootstrap`:
@@ -66,15 +41,9 @@ class WorkerProcess:
         faust: Sequence[str] = (sys.executable, "-m", "faust"),
         cwd: Path = ROOT,
     ) -> None:
-        self._faust = faust
-        self._cwd = cwd
         self.folder = Path(tempfile.mkdtemp(prefix="stagepost-worker-"))
-        self.log = self.folder / "worker.log"
         self.web_port = _free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._seen = 0
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("STREAMING_")}
-        self._env = inherited | {
+        settings = {
             "STREAMING_BROKERS": bootstrap,
             "STREAMING_CATALOG": catalog,
             "STREAMING_CLOUDEVENTS_SOURCE": "/tests/worker",
@@ -83,36 +52,9 @@ class WorkerProcess:
             "STREAMING_WEB_PORT": str(self.web_port),
         }
         if target_bootstrap is not None:
-            self._env["STREAMING_TARGET_BROKERS"] = target_bootstrap
-        self._env.update(env or {})
-
-    @property
-    def pid(self) -> int:
-        """Process id, also the id of its process group."""
-        assert self._process is not None, "the worker was not started"
-        return self._process.pid
-
-    @property
-    def exit_status(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
-        assert self._process is not None, "the worker was not started"
-        return self._process.poll()
-
-    def start(self) -> Self:
-        """Start the process; does not wait. May be called again after its end: same settings, same data."""
-        assert self._process is None or self.exit_status is not None, "the worker runs already"
-        self._seen = len(self._log_text())
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self._faust, "-A", "pipeline", "-L", "uvloop", "worker", "-l", "info"],
-                cwd=self._cwd,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        return self
+            settings["STREAMING_TARGET_BROKERS"] = target_bootstrap
+        command = [*faust, "-A", "pipeline", "-L", "uvloop", "worker", "-l", "info"]
+        super().__init__(command, self.folder / "worker.log", {**settings, **(env or {})}, cwd=cwd)
 
     def wait_ready(self, timeout: float = 60.0) -> Self:
         """Wait until it has joined its group and reads; fails with the end of its log."""
@@ -134,13 +76,8 @@ class WorkerProcess:
             raise AssertionError(f"{error}\n{self.log_tail()}") from None
         return self
 
-    def terminate(self, timeout: float = 60.0) -> int:
-        """SIGTERM, as a deploy does; waits for the end and returns the exit status."""
-        self.signal(signal.SIGTERM)
-        return self.wait(timeout)
-
     def kill(self) -> None:
-        """SIGKILL to the whole group, as a crash; waits for the end."""
+        """kill -9 to the whole group, as a crash; waits for the end."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -149,36 +86,11 @@ class WorkerProcess:
         """Send a signal to the worker."""
         os.kill(self.pid, number)
 
-    def wait(self, timeout: float = 60.0) -> int:
-        """Wait for the end of the process and return the exit status."""
-        assert self._process is not None, "the worker was not started"
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"the worker has not ended in {timeout:g} s\n{self.log_tail()}") from None
-
-    def log_text(self) -> str:
-        """What it has logged since its last start."""
-        return self._log_text()[self._seen :]
-
-    def log_tail(self, lines: int = _TAIL_LINES) -> str:
-        """The last lines of the log, over all starts."""
-        return "\n".join(self._log_text().splitlines()[-lines:])
-
-    def _log_text(self) -> str:
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
-
-    def __enter__(self) -> Self:
-        """Start."""
-        return self.start()
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Kill what is left; on a failure, show the log first."""
-        if error is not None:
-            print(f"--- the worker's log\n{self.log_tail()}")
-        self.kill()
+        """Kill what is left; on a failure, show the log first. Removes its folder."""
+        super().__exit__(kind, error, trace)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

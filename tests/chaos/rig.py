@@ -23,8 +23,9 @@ from tests.chaos.small_disk import SmallDisk, can_mount
 from tests.chaos.stranger import Stranger
 from tests.chaos.witness import Witness
 from tests.kafka_client import create_topic
+from tests.process_harness import ROOT
 from tests.service_harness import Callers, GunicornService
-from tests.worker_harness import ROOT, WorkerProcess
+from tests.worker_harness import WorkerProcess
 
 __all__ = ["ACLS", "Rig", "ServiceProcess"]
 

@@ -30,7 +30,7 @@ from tests.chaos.journal import durable_ids
 from tests.chaos.rig import CATALOG, Rig
 from tests.chaos.schedule import Strike, strikes
 from tests.kafka_client import wait_until
-from tests.worker_harness import ROOT
+from tests.process_harness import ROOT
 
 __all__ = ["Outcome", "Plan", "late_ids", "run", "shown"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from devtools.kafka import Brokers
 from tests.cli.command_line import Answer, Call, catalog_folder, run, run_all
-from tests.worker_harness import create_topic, partition_count
+from tests.kafka_client import create_topic, partition_count
 
 
 def _problems(answer: Answer) -> dict[str, list[tuple[str, str]]]:

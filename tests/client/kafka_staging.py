@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from devtools.kafka import Brokers
 from pipeline.client.kafka_stager import KafkaStager
 from tests.client.client_events import settings
-from tests.worker_harness import read_all
+from tests.kafka_client import read_all
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from devtools.kafka import Brokers
 from pipeline.client import default
 from pipeline.testing import MemoryStager
 from tests.client.client_events import settings
-from tests.worker_harness import read_all
+from tests.kafka_client import read_all
 
 PROGRAM_TIMEOUT_S = 60
 COMPLAINTS = (

@@ -18,7 +18,7 @@ from pipeline.errors import ErrorClass, StagingRefused, StagingUnavailable, is_c
 from tests.broker_fixtures import skipping
 from tests.client.broker_rules import AUTHORISE, delete_topic, no_rules, rule
 from tests.client.client_events import settings
-from tests.worker_harness import create_topic, read_all
+from tests.kafka_client import create_topic, read_all
 
 LATE_S = 0.8
 """How much later than a limit an answer may come on a busy machine."""

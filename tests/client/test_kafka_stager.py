@@ -20,7 +20,7 @@ from pipeline.partition import partition_of
 from tests.client.client_events import SOURCE, settings
 from tests.client.kafka_staging import ids, opened, staging
 from tests.client.wire import Wire
-from tests.worker_harness import OutRecord, create_topic, partition_count, produce, read_all
+from tests.kafka_client import OutRecord, create_topic, partition_count, produce, read_all
 
 pytestmark = pytest.mark.kafka
 

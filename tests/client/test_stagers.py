@@ -16,7 +16,7 @@ from pipeline.errors import InvalidField, SettingsError, StagepostError, StagerC
 from pipeline.outbox.row import BadRow
 from pipeline.testing import MemoryStager
 from tests.client.client_events import Order, settings
-from tests.worker_harness import read_all
+from tests.kafka_client import read_all
 
 NOON = datetime(2026, 5, 6, 12, tzinfo=UTC)
 REFUSED: dict[str, dict[str, object]] = {

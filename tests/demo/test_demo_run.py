@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from demo.ledger import SUFFIX, Entry, Ledger
 from demo.programs import PROJECT
 from devtools.kafka import Brokers
-from tests.worker_harness import wait_until
+from tests.kafka_client import wait_until
 
 pytestmark = [
     pytest.mark.kafka,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
 
-from tests.worker_harness import OutRecord, committed, produce, record_count, wait_until
+from tests.kafka_client import OutRecord, committed, produce, record_count, wait_until
 
 __all__ = ["CATALOG", "DEFINITIONS", "Load", "Verdict"]
 

@@ -8,7 +8,8 @@ import pytest
 
 from devtools.kafka import Brokers
 from tests.fire.fire_load import CATALOG, Load
-from tests.worker_harness import WorkerProcess, create_topic, wait_until
+from tests.kafka_client import create_topic, wait_until
+from tests.worker_harness import WorkerProcess
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(0)]
 

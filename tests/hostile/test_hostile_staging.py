@@ -12,7 +12,8 @@ from confluent_kafka import Producer
 
 from devtools.kafka import Brokers
 from pipeline.errors import ErrorClass
-from tests.worker_harness import WorkerProcess, committed, read_all, record_count, wait_until
+from tests.kafka_client import committed, read_all, record_count, wait_until
+from tests.worker_harness import WorkerProcess
 
 SECRET = "PLANTED-s3cret"
 _SOUND = {

@@ -18,7 +18,7 @@ from pipeline.kafka.connection import Connection
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.record import OutRecord
-from tests.worker_harness import read_all
+from tests.kafka_client import read_all
 
 __all__ = ["Told", "Wire", "connection", "eventually", "producing", "values_on"]
 

@@ -22,7 +22,7 @@ from pipeline.kafka.encoding import COMPRESSIONS
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicSpec, create
 from tests.kafka.producing import Told, Wire, connection, eventually, producing, values_on
-from tests.worker_harness import create_topic, read_all
+from tests.kafka_client import create_topic, read_all
 
 pytestmark = pytest.mark.kafka
 

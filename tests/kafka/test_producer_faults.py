@@ -21,7 +21,7 @@ from pipeline.kafka.lane import Lane
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicSpec, create
 from tests.kafka.producing import Told, connection, eventually, producing, values_on
-from tests.worker_harness import partition_count
+from tests.kafka_client import partition_count
 
 pytestmark = pytest.mark.kafka
 

@@ -23,10 +23,10 @@ from pipeline.ledger.verify import PartitionStuck, verify
 from tests.catalogs import fifty
 from tests.cli.command_line import ROOT, Answer, run
 from tests.fire import fire_load
-from tests.kafka_client import OutRecord, create_topic, produce
+from tests.kafka_client import OutRecord, create_topic, produce, wait_until
 from tests.ledger.ledger_load import KINDS, Load
 from tests.worker.shop_records import staged
-from tests.worker_harness import WorkerProcess, wait_until
+from tests.worker_harness import WorkerProcess
 
 pytestmark = pytest.mark.kafka
 

@@ -24,7 +24,7 @@ from pipeline.outbox.row import BadRow
 from pipeline.outbox.store import RocksStore
 from pipeline.settings import Settings
 from pipeline.types import Health, Staged
-from tests.worker_harness import read_all
+from tests.kafka_client import read_all
 
 pytestmark = pytest.mark.kafka
 

@@ -24,8 +24,8 @@ from pipeline.outbox.protocol import Stored
 from pipeline.outbox.store import RocksStore
 from tests.client.broker_rules import delete_topic
 from tests.client.wire import Wire
+from tests.kafka_client import create_topic, read_all
 from tests.outbox.test_outbox_kafka import EVENT, numbers_by_key, settings_of, stage, stager_of, until
-from tests.worker_harness import create_topic, read_all
 
 pytestmark = pytest.mark.kafka
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from devtools.kafka import Brokers
+from tests.kafka_client import wait_until
 from tests.packaging.environments import ROOT, Environment, build, uv, without_settings
-from tests.worker_harness import wait_until
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 FINAL = DOCKERFILE.rpartition("\nFROM ")[2]

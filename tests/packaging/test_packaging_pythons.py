@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from devtools.kafka import Brokers
+from tests.kafka_client import read_all, wait_until
 from tests.packaging.environments import Environment, build, readme_files
-from tests.worker_harness import WorkerProcess, read_all, wait_until
+from tests.worker_harness import WorkerProcess
 
 OTHERS = sorted({"3.11", "3.12", "3.13"} - {"{}.{}".format(*sys.version_info)})
 

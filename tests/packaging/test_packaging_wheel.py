@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from devtools.kafka import Brokers
+from tests.kafka_client import Record, read_all, wait_until
 from tests.packaging.environments import ROOT, Environment, build, readme_files
-from tests.worker_harness import Record, WorkerProcess, read_all, wait_until
+from tests.worker_harness import WorkerProcess
 
 PACKAGES = ("pipeline", "agents", "catalog")
 

@@ -18,9 +18,10 @@ from pipeline import Settings, Stager
 from pipeline.kafka.connection import staging_cluster
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.reader import Place, Reader
+from tests.kafka_client import OutRecord, produce, read_all, wait_until
 from tests.secure.secure_kafka import Allowed, SecureKafka
 from tests.service import own_transactions
-from tests.worker_harness import OutRecord, WorkerProcess, produce, read_all, wait_until
+from tests.worker_harness import WorkerProcess
 
 pytestmark = pytest.mark.kafka
 

@@ -19,9 +19,10 @@ from pipeline.kafka.reader import Place, Reader
 from pipeline.kafka.security import SecurityRefused
 from pipeline.settings import Settings
 from tests.client import client_events
+from tests.kafka_client import create_topic
 from tests.secure.certificates import Authority, base64_of
 from tests.secure.secure_kafka import SecureKafka
-from tests.worker_harness import WorkerProcess, create_topic
+from tests.worker_harness import WorkerProcess
 
 pytestmark = pytest.mark.kafka
 

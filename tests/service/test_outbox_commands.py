@@ -17,7 +17,7 @@ from pipeline.outbox.row import encode
 from pipeline.outbox.slots import Slot, take_slot
 from pipeline.outbox.store import RocksStore
 from tests.client import client_events
-from tests.worker_harness import read_all
+from tests.kafka_client import read_all
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = b'{"card": "4111"}'

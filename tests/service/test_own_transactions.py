@@ -16,8 +16,8 @@ from devtools.kafka import Brokers
 from examples.sqlite_outbox import SqliteOutbox, connect, place_order
 from pipeline import Settings, Shipped, Stager
 from pipeline.testing import MemoryStager
+from tests.kafka_client import read_all
 from tests.service import own_transactions
-from tests.worker_harness import read_all
 
 pytestmark = pytest.mark.kafka
 

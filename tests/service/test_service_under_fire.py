@@ -9,8 +9,8 @@ import pytest
 from devtools.kafka import Cluster
 from pipeline.outbox.store import RocksStore
 from tests.client import client_events
+from tests.kafka_client import read_all, wait_until
 from tests.service_harness import Callers, GunicornService
-from tests.worker_harness import read_all, wait_until
 
 pytestmark = pytest.mark.kafka
 

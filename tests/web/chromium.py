@@ -21,8 +21,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.kafka_client import wait_until
+from tests.process_harness import ROOT
 from tests.web.asking import TOKEN
-from tests.worker_harness import ROOT
 
 __all__ = ["Browser", "chromium"]
 

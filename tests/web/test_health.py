@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from devtools.kafka import Brokers, Cluster
-from tests.kafka_client import wait_until
+from tests.kafka_client import create_topic, wait_until
+from tests.process_harness import ROOT
 from tests.web.asking import HTML, TOKEN, TOKENS, Site
-from tests.worker_harness import ROOT, WorkerProcess, create_topic
+from tests.worker_harness import WorkerProcess
 
 pytestmark = pytest.mark.kafka
 

@@ -20,7 +20,8 @@ from confluent_kafka import Message, Producer
 from pipeline.kafka.encoding import Identity, encode
 from pipeline.kafka.reading import read_any_header_name
 from pipeline.record import RawHeader
-from tests.worker_harness import OutRecord, WorkerProcess, committed, partition_count, wait_until
+from tests.kafka_client import OutRecord, committed, partition_count, wait_until
+from tests.worker_harness import WorkerProcess
 
 CATALOG = "tests.catalogs.shop"
 _SOUND = {

@@ -15,17 +15,10 @@ from catalog import OwnTopics
 from catalog.loading import load
 from catalog.names import dlq_of
 from devtools.kafka import Brokers, Cluster
+from tests.kafka_client import committed, create_topic, produce, read_all, record_count, wait_until
+from tests.process_harness import ROOT
 from tests.worker.shop_records import CATALOG, staged, wait_committed
-from tests.worker_harness import (
-    ROOT,
-    WorkerProcess,
-    committed,
-    create_topic,
-    produce,
-    read_all,
-    record_count,
-    wait_until,
-)
+from tests.worker_harness import WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
