@@ -7,6 +7,8 @@ Must not know: how rows are stored, lanes beyond emptying them, time limits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from pipeline.client.direct import DirectPath
 from pipeline.client.relay import Relay
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane
+from pipeline.outbox.errors import NoRoomForOutbox, OutboxUnavailable
 from pipeline.outbox.process import ProcessOutbox, Waiting
 from pipeline.outbox.row import encode
 from pipeline.outbox.sharing import let_go, shared
@@ -26,7 +29,10 @@ from pipeline.types import Health, Staged
 
 __all__ = ["DIRECT_SHARE", "Fallback"]
 
+log = logging.getLogger(__name__)
+
 _LOOK_S = 0.2
+_ROOM_AGAIN_S = 1.0
 DIRECT_SHARE = 0.75
 """Of `STAGE_TIMEOUT_S`: how long the direct way may take; the rest is for the outbox."""
 
@@ -43,23 +49,35 @@ class Fallback:
             BreakerPolicy(settings.cb_failure_ratio, settings.cb_min_requests, settings.cb_timeout_s)
         )
         self._outbox: ProcessOutbox | None = None
+        """None before the start, after the end, and while there is no room to make it."""
+        self._no_outbox: OutboxUnavailable | None = None
+        """Why there is none yet."""
+        self._making: asyncio.Task[None] | None = None
+        self._relay: Relay | None = None
         self._stores: set[asyncio.Future[int]] = set()
         self._deserted: defaultdict[bytes, list[Call]] = defaultdict(list)
         """By key: calls in lanes that may be on the topic or not, and whose callers have gone on."""
 
     async def start(self, direct: DirectPath, relay_of: Callable[[ProcessOutbox], Relay]) -> None:
-        """Open the outbox; rows that are there are shipped. Raises `OutboxUnavailable`."""
-        self._direct = direct
+        """Open the outbox; rows that are there are shipped. Raises `OutboxUnavailable`.
+
+        Where the disk is too full to make one, there is only the direct way until there is room.
+        """
+        self._direct, self._relay_of, self._closing = direct, relay_of, asyncio.Event()
+        try:
+            await self._open()
+        except NoRoomForOutbox as error:
+            log.error("events go to the broker alone: %s", error)  # noqa: TRY400 -- no traceback needed
+            self._no_outbox = error
+            self._making = asyncio.create_task(self._open_later(), name="stagepost-outbox-room")
         directory, max_bytes = Path(self._settings.outbox_dir), self._settings.outbox_max_bytes
-        self._outbox = await asyncio.to_thread(shared, directory, max_bytes)
-        self._relay = relay_of(self._outbox)
-        self._relay.start()
         self._adoption = Adoption(directory, max_bytes, relay_of)
         self._adoption.start()
 
     def wake(self) -> None:
-        """The staging topic is known now."""
-        self._relay.wake()
+        """There is something for the relay: the staging topic is known now, or a row was stored."""
+        if self._relay is not None:
+            self._relay.wake()
 
     def takes(self, call: Call) -> bool:
         """Whether the call has to go this way; if so it was taken. Events of other keys never wait (S6)."""
@@ -89,8 +107,10 @@ class Fallback:
     def overdue(self, call: Call, cause: BaseException) -> None:
         """A call was not acknowledged in time: it and all behind it in its lane become rows, in order.
 
-        Once the breaker opens, so does everything that is under way.
+        Once the breaker opens, so does everything that is under way. Without an outbox it goes on waiting.
         """
+        if self._outbox is None:
+            return
         self._empty(call.lane, cause)
         if not self.breaker.is_closed:
             for lane in self._direct.lanes:
@@ -127,15 +147,23 @@ class Fallback:
             self._append(call)
 
     def _append(self, call: Call) -> None:
-        assert self._outbox is not None
+        if self._outbox is None:
+            assert self._no_outbox is not None
+            call.fail(failure_of(call.event_id, self._no_outbox, unknown=call.taken > 0))
+            return
         call.stored = True
         stored = self._outbox.append(call.key, encode(call.row))
         self._stores.add(stored)
         stored.add_done_callback(lambda done: self._stored(call, done))
 
     async def health(self) -> Health:
-        """From the outbox itself: degraded while rows wait or the breaker is not closed."""
-        assert self._outbox is not None
+        """From the outbox itself: degraded while rows wait or the breaker is not closed.
+
+        Raises what is wrong with the outbox.
+        """
+        if self._outbox is None:
+            assert self._no_outbox is not None
+            raise self._no_outbox
         waiting = await self._outbox.waiting()
         reasons = []
         if not self.breaker.is_closed:
@@ -156,13 +184,17 @@ class Fallback:
     async def drained(self) -> None:
         """Wait, without limit, until no row waits here, nor in any slot that nobody held at the start."""
         await self._adoption.looked.wait()
-        await self._relay.until_empty()
+        if self._relay is not None:
+            await self._relay.until_empty()
 
     async def close(self) -> None:
         """Make rows of what is still under way; end the relay; let go of the outbox."""
-        if self._outbox is None:
-            return
+        self._closing.set()
+        if self._making is not None:
+            await self._making
         await self._adoption.stop()
+        if self._outbox is None or self._relay is None:
+            return
         await self._relay.stop()
         cause = ConnectionError("the stager was closed before the broker answered")
         for lane in (*self._direct.lanes, None):
@@ -172,9 +204,33 @@ class Fallback:
         outbox, self._outbox = self._outbox, None
         await let_go(outbox)
 
+    async def _open(self) -> None:
+        directory = Path(self._settings.outbox_dir)
+        outbox = await asyncio.to_thread(shared, directory, self._settings.outbox_max_bytes)
+        self._relay = self._relay_of(outbox)
+        self._relay.start()
+        self._outbox = outbox
+
+    async def _open_later(self) -> None:
+        """Nothing of any key can wait in an outbox that does not exist, so it may begin at any moment (S6)."""
+        while self._outbox is None and not await self._closes_within(_ROOM_AGAIN_S):
+            try:
+                await self._open()
+            except OutboxUnavailable as error:
+                self._no_outbox = error
+            else:
+                log.info("there is room for the outbox now")
+
+    async def _closes_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        return self._closing.is_set()
+
     def _must_queue(self, key: bytes) -> bool:
         """Whether an event of this key must become a row, behind others of its key that no lane has yet."""
-        assert self._outbox is not None
+        if self._outbox is None or self._relay is None:
+            return False
         return self._outbox.rows_of(key) > self._relay.under_way(key)
 
     def _empty(self, lane: Lane | None, cause: BaseException) -> None:
@@ -196,4 +252,4 @@ class Fallback:
             call.fail(failure_of(call.event_id, error, unknown=call.taken > 0))
         else:
             call.answer(Staged(call.event_id, "outbox", sequence=done.result()))
-            self._relay.wake()
+            self.wake()

@@ -55,7 +55,8 @@ class KafkaStager(Stager):
         """When and why an event could not be staged, if none was since."""
 
     async def start(self) -> None:
-        """Load the catalog, open the outbox, begin to connect. Does not wait for a broker.
+        """Load the catalog, open the outbox, begin to connect. Does not wait for a broker, nor for room on the disk
+        where there is no outbox yet.
 
         Raises `CatalogError`, `OutboxUnavailable`, and `SettingsError` where there must be an outbox and is none.
         """

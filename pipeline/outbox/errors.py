@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pipeline.errors import StagepostError
 
-__all__ = ["OutboxDamaged", "OutboxFull", "OutboxUnavailable"]
+__all__ = ["NoRoomForOutbox", "OutboxDamaged", "OutboxFull", "OutboxUnavailable"]
 
 
 class OutboxUnavailable(StagepostError):
@@ -21,6 +21,13 @@ class OutboxUnavailable(StagepostError):
 
 class OutboxFull(OutboxUnavailable):
     """No room: the disk is full or `STREAMING_OUTBOX_MAX_BYTES` is reached. Nothing was half written."""
+
+
+class NoRoomForOutbox(OutboxFull):
+    """The disk is so full that there is no outbox yet: nothing can be waiting in it."""
+
+    def __init__(self, path: str, cause: Exception) -> None:
+        super().__init__(path, f"there is no room for it, free some space ({cause})")
 
 
 class OutboxDamaged(OutboxUnavailable):

@@ -5,6 +5,7 @@ Owns: names, locks, permissions. Must not know: what lies in a slot.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import weakref
@@ -12,12 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from pipeline.outbox.errors import OutboxUnavailable
+from pipeline.outbox.errors import NoRoomForOutbox, OutboxUnavailable
 
 __all__ = ["Orphans", "Slot", "slot_folders", "take_slot"]
 
 _MAX_SLOTS = 4_096
 _PREFIX = "slot-"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _held: weakref.WeakSet[Slot] = weakref.WeakSet()
 
@@ -52,7 +54,7 @@ class Slot:
 def take_slot(directory: Path) -> Slot:
     """Lock the lowest free slot; one that a dead process left comes with its rows, which then go first.
 
-    Raises `OutboxUnavailable` where the folder cannot be used.
+    Raises `OutboxUnavailable` where the folder cannot be used, `NoRoomForOutbox` where the disk is too full for one.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,6 +63,8 @@ def take_slot(directory: Path) -> Slot:
             if slot is not None:
                 return slot
     except OSError as error:
+        if error.errno in _FULL:
+            raise NoRoomForOutbox(str(directory), error) from error
         raise OutboxUnavailable(
             str(directory), f"{error.strerror or error} (STREAMING_OUTBOX_DIR)"
         ) from error

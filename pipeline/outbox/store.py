@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rocksdict import Rdict, WriteOptions
 
-from pipeline.outbox.errors import OutboxDamaged, OutboxFull, OutboxUnavailable
+from pipeline.outbox.errors import NoRoomForOutbox, OutboxDamaged, OutboxFull, OutboxUnavailable
 from pipeline.outbox.files import (
     ASIDE,
     DATABASE,
@@ -137,13 +137,12 @@ class RocksStore:
 
     def close(self) -> None:
         """Close the files. Idempotent."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-        if self._broken is not None:
-            with contextlib.suppress(Exception):  # it cannot flush; the log has every fsynced row
-                self._broken.close()
-            self._broken = None
+        for database in (self._database, self._broken):
+            if database is not None:
+                # On a full disk it cannot flush, and need not: the log has every fsynced row.
+                with contextlib.suppress(Exception):
+                    database.close()
+        self._database = self._broken = None
 
     def _open(self) -> None:
         path = self._folder / DATABASE
@@ -167,6 +166,8 @@ class RocksStore:
         try:
             self._database = Rdict(str(path), options())
         except Exception as error:
+            if _never_held_a_row(path):
+                raise NoRoomForOutbox(str(self._folder), error) from error
             raise OutboxFull(str(self._folder), f"the disk is full, free some space ({error})") from error
 
     def _keep_damaged(self, path: Path, error: Exception) -> None:
@@ -257,3 +258,9 @@ class RocksStore:
 
     def _scan(self, prefix: bytes, start: int) -> Iterator[tuple[int, bytes]]:
         return scan(self._database or self._reopen(), prefix, start)
+
+
+def _never_held_a_row(path: Path) -> bool:
+    """Whether the files of a database are none, or those of one that was never completely made: rows go to a log
+    first, and from there into a table."""
+    return not any(path.glob("*.sst")) and not any(log.stat().st_size for log in path.glob("*.log"))

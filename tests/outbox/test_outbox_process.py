@@ -7,13 +7,14 @@ import itertools
 import multiprocessing
 import os
 import stat
+import subprocess
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.outbox.errors import OutboxFull, OutboxUnavailable
+from pipeline.outbox.errors import NoRoomForOutbox, OutboxFull, OutboxUnavailable
 from pipeline.outbox.process import ProcessOutbox
 from pipeline.outbox.row import Row, encode
 from pipeline.outbox.sharing import let_go, shared
@@ -147,6 +148,18 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     file.write_text("not a folder")
     with pytest.raises(OutboxUnavailable, match="STREAMING_OUTBOX_DIR"):
         take_slot(file)
+
+
+def test_no_room_for_a_slot_is_told_apart(tmp_path: Path) -> None:
+    """S2: where the disk is too full even for the folders of a slot, it is said that there is no outbox yet."""
+    command = ["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.call(command, stderr=subprocess.DEVNULL):
+        pytest.skip("mounting a small file system needs root")
+    try:
+        with pytest.raises(NoRoomForOutbox, match="free some space"):
+            take_slot(tmp_path / "outbox")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def _fork_and_write(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from rocksdict import Options
 
 from pipeline.outbox import store as store_module
-from pipeline.outbox.errors import OutboxFull, OutboxUnavailable
+from pipeline.outbox.errors import NoRoomForOutbox, OutboxFull, OutboxUnavailable
 from pipeline.outbox.files import options
 from pipeline.outbox.store import RocksStore
 
@@ -177,6 +178,44 @@ def test_full_disk_and_back_without_a_restart(small_disk: Path) -> None:
     store.close()
     assert len(rows) >= stored + 1
     assert rows[-1].data == b"resumed"
+
+
+def test_closing_on_a_full_disk(small_disk: Path) -> None:
+    """S9: what cannot be flushed for want of room keeps nobody from closing, and is there again afterwards."""
+    store = RocksStore(small_disk / "slot", GIB)
+    store.append([b"stored"])
+    fill(small_disk)
+    store.close()
+    small_disk.joinpath("more").unlink()
+    store = RocksStore(small_disk / "slot", GIB)
+    assert [row.data for row in store.read(0, 10)] == [b"stored"]
+    store.close()
+
+
+def test_a_first_start_on_a_full_disk(small_disk: Path) -> None:
+    """S2: without room for a new store it is said that there is none yet; with rows in it, only that the disk is
+    full. However far the making of its files came, it begins once there is room."""
+    folder, more = small_disk / "slot", small_disk / "more"
+    for left in (0, 4_096, 20_480, 45_056):
+        fill(small_disk)
+        os.truncate(more, more.stat().st_size - left)
+        with contextlib.suppress(NoRoomForOutbox):
+            RocksStore(folder, GIB).close()
+        more.unlink()
+        store = RocksStore(folder, GIB)
+        store.append([b"stored"])
+        store.close()
+        fill(small_disk)
+        (folder / "reserve").unlink()
+        fill(small_disk)
+        with pytest.raises(OutboxFull) as full:
+            RocksStore(folder, GIB)
+        assert not isinstance(full.value, NoRoomForOutbox)
+        more.unlink()
+        store = RocksStore(folder, GIB)
+        assert [row.data for row in store.read(0, 10)] == [b"stored"]
+        store.close()
+        shutil.rmtree(folder)
 
 
 def test_a_write_that_rocksdb_holds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

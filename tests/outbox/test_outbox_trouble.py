@@ -95,10 +95,7 @@ async def test_a_full_disk_refuses_at_once_and_staging_resumes_without_a_restart
     async with stager_of(settings) as stager:
         for number in range(10):
             await stage(stager, "k", number, policy=always)
-        with contextlib.suppress(OSError), (small_disk / "more").open("wb") as file:
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
+        ballast = fill(small_disk)
         payload = {"n": -1, "pad": os.urandom(300_000).hex()}
         async with asyncio.timeout(20):
             with pytest.raises(StagingUnavailable, match="free some space") as refused:
@@ -110,7 +107,7 @@ async def test_a_full_disk_refuses_at_once_and_staging_resumes_without_a_restart
             found: dict[str, list[int]] = {}
             while found.get("k") != [*range(10)]:
                 found = await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace)
-        (small_disk / "more").unlink()
+        ballast.unlink()
         async with asyncio.timeout(20):
             while True:
                 with contextlib.suppress(StagingUnavailable):
@@ -119,6 +116,64 @@ async def test_a_full_disk_refuses_at_once_and_staging_resumes_without_a_restart
         await until(stager, lambda health: health == ("healthy", ""))
     found = await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace)
     assert found["k"] == [*range(11)]
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room, in a file."""
+    ballast = disk / "more"
+    with contextlib.suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+    return ballast
+
+
+async def test_a_service_starts_for_the_first_time_on_a_full_disk(
+    kafka: Brokers, namespace: str, small_disk: Path
+) -> None:
+    """S2, S9: a service whose disk has no room for an outbox starts and stages straight to Kafka; health() and what
+    needs the outbox say so; it closes, and starts again; once there is room, the outbox is there without a
+    restart, and order holds from the direct way to it."""
+    always = {"outbox": "always"}
+    ballast = fill(small_disk)
+    settings = settings_of(kafka.bootstrap, namespace, small_disk / "outbox")
+    async with stager_of(settings) as stager:
+        assert (await stage(stager, "k", 0)).via == "topic"
+    async with stager_of(settings) as stager:
+        assert (await stage(stager, "k", 1)).via == "topic"
+        with pytest.raises(StagingUnavailable, match="no room for it, free some space") as refused:
+            await stage(stager, "k", 2, policy=always)
+        assert not refused.value.unknown
+        state, reason = await stager.health()
+        assert state == "degraded"
+        assert "no room for it, free some space" in reason
+        await stager.drain_outbox()
+        ballast.unlink()
+        await until(stager, lambda health: health == ("healthy", ""))
+        assert (await stage(stager, "k", 2, policy=always)).via == "outbox"
+        await stage(stager, "k", 3)
+        await stager.drain_outbox()
+    assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [0, 1, 2, 3]}
+
+
+async def test_without_room_for_an_outbox_and_without_a_broker(
+    kafka: Brokers, namespace: str, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S7, B: with neither way open a call fails in time, with what is wrong with the broker; as many as would open the
+    breaker leave it closed, for nobody would close it, and staging goes on once the broker answers."""
+    fill(small_disk)
+    wire = Wire(monkeypatch)
+    settings = settings_of(kafka.bootstrap, namespace, small_disk / "outbox", cb_min_requests=1)
+    async with stager_of(settings) as stager:
+        assert (await stage(stager, "k", 0)).via == "topic"
+        wire.answers.clear()
+        began = time.monotonic()
+        with pytest.raises(StagingUnavailable, match="no acknowledgement"):
+            await stage(stager, "k", 1)
+        assert time.monotonic() - began < settings.stage_timeout_s + 0.8
+        wire.answers.set()
+        assert (await stage(stager, "k", 2)).via == "topic"
+    assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [0, 1, 2]}
 
 
 async def test_what_was_cancelled_in_flight_is_stored_ahead_of_what_follows(

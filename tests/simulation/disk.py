@@ -106,7 +106,7 @@ class Disk:
     def database(self, path: str, _: Any) -> _Database:
         """Stands for `Rdict`. Raises what RocksDB would."""
         effect()
-        if not self.has_room(path):
+        if not self.has_room(path) or (self.full and path not in self.files):
             raise OSError(errno.ENOSPC, _NO_ROOM)
         Path(path).mkdir(exist_ok=True)
         files = self.files.setdefault(path, _Files())
