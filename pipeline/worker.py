@@ -21,10 +21,12 @@ import agents  # noqa: E402 -- only now is it known to be ours
 from pipeline import web  # noqa: E402
 from pipeline.application import build  # noqa: E402
 from pipeline.cli import COMMANDS, lint_refused  # noqa: E402
+from pipeline.memory import give_back  # noqa: E402
 from pipeline.settings import Settings  # noqa: E402
 
 __all__ = ["app", "application"]
 
+give_back()
 settings = Settings.from_env(os.environ)
 try:
     application = build(settings)

@@ -29,7 +29,7 @@ _MAX_GROUPS = 1_000
 _FEW_KINDS = 100
 _RATE_S = 300.0
 _PREVIEW_GROUPS = 20
-_CACHE_KIB = 32_768
+_CACHE_KIB = 8_192
 
 _LETTER = """t.name, l.partition, l.offset, l.state, f.class, f.message, f.fingerprint, f.definition, f.schema_version,
     f.disposition, k.tenant, l.id, l.source, l.first_failure_at, l.failed_at, l.redrives, l.size, f.dialect,

@@ -25,7 +25,7 @@ __all__ = ["Store", "topic_number"]
 
 log = logging.getLogger(__name__)
 
-_CACHE_KIB = 65_536
+_CACHE_KIB = 8_192  # a larger one makes nothing faster that was measured (benchmarks/LOG.md)
 
 
 def topic_number(name: str) -> int:
