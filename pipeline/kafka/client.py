@@ -1,50 +1,38 @@
 """aiokafka's client where it falls short. The only module that reaches into its internals.
 
-Owns: closing at once and completely, metadata requests without side effects. Must not know: what is sent.
+Owns: closing at once and completely, metadata requests without side effects, that one broker which does not answer
+keeps nobody from the others. Must not know: what is sent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
+from aiokafka.protocol.api import Request, Response
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
 from pipeline.kafka.security import SecurityRefused, doubt, refusal
 from pipeline.setting_security import SecuritySet
 
-__all__ = ["Client", "close_at_once"]
+__all__ = ["REQUEST_TIMEOUT_S", "Client"]
 
 log = logging.getLogger(__name__)
 
-
-def close_at_once(client: AIOKafkaClient) -> None:
-    """Let a client that aiokafka made, a consumer's, close as ours does.
-
-    A broker that holds a fetch back does not answer TLS's farewell, for which its connection would wait 30 s.
-    """
-    close = client.close
-
-    async def at_once() -> None:
-        _abort(client)
-        await close()
-
-    client.close = at_once
-
-
-def _abort(client: AIOKafkaClient) -> None:
-    for connection in client._conns.values():  # noqa: SLF001
-        writer = connection._writer  # noqa: SLF001 -- nothing else reaches the socket
-        if writer is not None:
-            writer.transport.abort()
+REQUEST_TIMEOUT_S = 10.0
+"""A request without an answer for this long is lost: its connection is closed, the request repeated on another."""
 
 
 class Client(AIOKafkaClient):  # type: ignore[misc]
@@ -53,9 +41,9 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
     def __init__(self, *, security: SecuritySet, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._security = security
-
-    _answered: frozenset[str] = frozenset()
-    """The topics that the metadata at hand is about."""
+        self._answered: frozenset[str] = frozenset()
+        """The topics that the metadata at hand is about."""
+        self._connecting: defaultdict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def partition_count(self, topic: str) -> int:
         """How many partitions a topic has by the metadata at hand; 0: not known."""
@@ -117,19 +105,71 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         else:  # it has only just started: this is the one connection there is
             self._conns["bootstrap", ConnectionGroup.DEFAULT] = connection
 
+    async def send(
+        self, node_id: int | str, request: Request, *, group: ConnectionGroup = ConnectionGroup.DEFAULT
+    ) -> Response:
+        """The answer. Raises a `KafkaError`: `NodeNotReadyError` where nothing was sent; `RequestTimedOutError` after
+        `REQUEST_TIMEOUT_S`, and the connection is closed; but joining a group takes as long as its slowest member.
+
+        A fetch that failed in part returns after a pause. aiokafka asks again at once, a thousand times a second, for
+        as long as it does not know the new leader.
+        """
+        if not await self.ready(node_id, group=group):
+            raise kafka_errors.NodeNotReadyError(f"broker {node_id} cannot be reached")
+        waits_for_members = isinstance(request, JoinGroupRequest | SyncGroupRequest)
+        try:
+            async with asyncio.timeout(None if waits_for_members else REQUEST_TIMEOUT_S):
+                answer = await super().send(node_id, request, group=group)
+        except TimeoutError:
+            connection = self._conns.get((node_id, group))
+            if connection is not None:
+                connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+            raise kafka_errors.RequestTimedOutError from None
+        if isinstance(request, FetchRequest) and _failed_in_part(answer):
+            await asyncio.sleep(self._retry_backoff)
+        return answer
+
+    async def _get_conn(
+        self,
+        node_id: int | str,
+        *,
+        group: ConnectionGroup = ConnectionGroup.DEFAULT,
+        no_hint: bool = False,
+    ) -> AIOKafkaConnection | None:
+        """A connection to a broker; None where there is none within `REQUEST_TIMEOUT_S`.
+
+        aiokafka connects to one broker at a time: one that hangs keeps it from all others.
+        """
+        async with self._connecting[node_id, group]:
+            try:
+                async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                    return await super()._get_conn(node_id, group=group, no_hint=no_hint)
+            except TimeoutError:
+                log.warning("no connection to broker %s within %g s", node_id, REQUEST_TIMEOUT_S)
+                self.force_metadata_update()
+                return None
+
+    @property
+    def _get_conn_lock(self) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()
+
     async def close(self) -> None:
-        """Close all connections without waiting for unsent bytes, which a hung broker would never take.
+        """Close all connections without waiting for unsent bytes, which a hung broker would never take: nor does it
+        answer TLS's farewell, for which a connection would wait 30 s.
 
         Who waits for metadata is told that there is none; aiokafka leaves them waiting.
         """
-        _abort(self)
+        for connection in self._conns.values():
+            writer = connection._writer  # noqa: SLF001 -- nothing else reaches the socket
+            if writer is not None:
+                writer.transport.abort()
         await super().close()
         if self._md_update_fut is not None and not self._md_update_fut.done():
             self._md_update_fut.set_result(False)
 
-    async def _metadata_update(self, cluster_metadata: ClusterMetadata, topics: Iterable[str]) -> bool:
+    async def _metadata_update(self, cluster_metadata: ClusterMetadata, topics: Iterable[str] | None) -> bool:
         """Ask one broker after the other, without letting it create what is asked for by its own defaults."""
-        asked = frozenset(topics)
+        asked = frozenset(topics or ())
         request = MetadataRequest(list(asked) or None, allow_auto_topic_creation=False)
         bootstraps = [conn_id for conn_id in self._conns if conn_id[0] == "bootstrap"]
         nodes = [broker.nodeId for broker in self.cluster.brokers()] + [node for node, _ in bootstraps]
@@ -148,3 +188,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             return True
         cluster_metadata.failed_update(None)
         return False
+
+
+def _failed_in_part(fetched: Response) -> bool:
+    return any(code for _, partitions in fetched.topics for _, code, *_ in partitions)

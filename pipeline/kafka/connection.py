@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError
 
 from pipeline.kafka import security
-from pipeline.kafka.client import Client
+from pipeline.kafka.client import REQUEST_TIMEOUT_S, Client
 from pipeline.setting_security import SecuritySet, SecuritySettings
 from pipeline.settings import Settings
 
 __all__ = ["REQUEST_TIMEOUT_S", "Connection", "staging_cluster", "target_cluster"]
-
-REQUEST_TIMEOUT_S = 10.0
-"""A request without an answer for this long is lost: its connection is closed, the request repeated on another."""
 
 
 _PLAIN = SecuritySettings().security
@@ -35,25 +31,20 @@ class Connection:
     client_id: str
     security: SecuritySet = _PLAIN
 
-    def arguments(self) -> Mapping[str, object]:
-        """Keyword arguments that aiokafka's client, admin client and consumers share. They hold secrets.
+    def client(self, *, metadata_age_s: float = 60.0, join_s: float = 0.0) -> Client:
+        """A client that is not connected yet; `await client.bootstrap()` connects it.
 
-        Raises `SettingsError` where a certificate cannot be used.
+        `metadata_age_s`: how old what is known of topics may get. `join_s`: how long to wait for the other
+        members of a group. Raises `SettingsError` where a certificate cannot be used.
         """
-        return {
-            "bootstrap_servers": list(self.servers),
-            "client_id": self.client_id,
-            **security.arguments(self.security),
-        }
-
-    def client(self) -> Client:
-        """A client that is not connected yet; `await client.bootstrap()` connects it."""
         return Client(
-            **self.arguments(),
+            bootstrap_servers=list(self.servers),
+            client_id=self.client_id,
+            **security.arguments(self.security),
             security=self.security,
-            request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+            request_timeout_ms=int(max(join_s, REQUEST_TIMEOUT_S) * 1000),
             retry_backoff_ms=100,
-            metadata_max_age_ms=60_000,
+            metadata_max_age_ms=int(metadata_age_s * 1000),
         )
 
     async def check(self) -> None:

@@ -10,11 +10,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
-from pipeline.kafka.client import close_at_once
-from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
+from pipeline.kafka.connection import Connection
 from pipeline.kafka.reading import read_any_header_name
 from pipeline.kafka.topics import partition_counts
 
@@ -45,25 +43,20 @@ class Reader:
         read_any_header_name()
         self._connection = connection
         self._consumer = AIOKafkaConsumer(
-            **connection.arguments(),
             group_id=None,
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=partition_bytes,
-            request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
         )
-        close_at_once(self._consumer._client)  # noqa: SLF001 -- made by the consumer
+        self._consumer._client = connection.client()  # noqa: SLF001 -- its own lets one hung broker stop all
 
     async def __aenter__(self) -> Self:
         """Connect."""
         try:
             await self._consumer.start()
-        except BaseException as error:
+        except BaseException:
             await self._consumer.stop()
-            if not isinstance(error, KafkaConnectionError):
-                raise
-            await self._connection.check()  # says more, where the settings are at fault
             raise
         return self
 

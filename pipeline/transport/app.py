@@ -18,6 +18,7 @@ from mode import CrashingSupervisor
 from yarl import URL
 
 from catalog import OwnTopics
+from pipeline.kafka.connection import Connection, staging_cluster
 from pipeline.kafka.reading import hand_out_as_parsed, read_any_header_name
 from pipeline.kafka.security import tls_context
 from pipeline.settings import Settings
@@ -50,6 +51,7 @@ class App(faust.App):
     """
 
     prepare: Callable[[], Awaitable[None]] | None = None
+    connection: Connection
     batch_topics: frozenset[str] = frozenset()
     drain_timeout_s: float = 10.0
     tenant: Tenant = Tenant()
@@ -96,6 +98,7 @@ class App(faust.App):
         app = self
 
         class _Consumer(Consumer):
+            connection = app.connection
             batch_topics = app.batch_topics
             drain_timeout_s = app.drain_timeout_s
             tenant = app.tenant
@@ -166,6 +169,7 @@ def make_app(settings: Settings) -> App:
         # An agent that breaks must stop the worker: its supervisor starts a new one, which replays.
         agent_supervisor=CrashingSupervisor,
     )
+    app.connection = staging_cluster(settings)
     app.batch_topics = frozenset({own.staging})
     app.drain_timeout_s = settings.drain_timeout_s
     return app

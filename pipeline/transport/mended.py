@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.types import ServiceT
 
+from pipeline.kafka.connection import Connection
 from pipeline.transport.thread import ConsumerThread
 
 __all__ = ["COMMIT_TIMEOUT_S", "MendedConsumer"]
@@ -33,6 +34,8 @@ class _Partitions(set[TP]):
 class MendedConsumer(driver.Consumer):
     """Upstream's consumer without its ways to lose."""
 
+    connection: ClassVar[Connection]
+    """The way to its brokers."""
     _thread: ConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -44,7 +47,9 @@ class MendedConsumer(driver.Consumer):
         self._active_partitions = _Partitions()
 
     def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread = ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread.connection = self.connection
+        return thread
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Resume fetching; after a rebalance not before the flow resumes.

@@ -17,7 +17,7 @@ from faust.transport.consumer import RecordMap
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from pipeline.kafka.client import close_at_once
+from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
 
 __all__ = ["ConsumerThread", "Fetched"]
 
@@ -25,8 +25,8 @@ FETCH_WAIT_MS = 200
 """How long a broker may wait for records to come. Faust says 1,500. A partition whose records were left with
 aiokafka for want of room is not part of the request under way, and waits until that is answered."""
 
-METADATA_AGE_MS = 15_000
-"""How old what is known of topics may get. aiokafka says 300,000. A member that leads a rebalance while no broker
+METADATA_AGE_S = 15.0
+"""How old what is known of topics may get. aiokafka says 300. A member that leads a rebalance while no broker
 answers knows of no partitions and gives none to anybody, until it learns better."""
 
 
@@ -44,7 +44,9 @@ class Fetched(dict[TP, list[Any]]):
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread that fetches, commits and sends heartbeats."""
+    """The thread that fetches, commits and sends heartbeats, over `connection`."""
+
+    connection: Connection
 
     def check(self) -> None:
         """Tell aiokafka that we are alive, and ask whether it is. To be called at least every few seconds.
@@ -102,8 +104,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
-        consumer._client._metadata_max_age_ms = METADATA_AGE_MS  # noqa: SLF001
-        close_at_once(consumer._client)  # noqa: SLF001
+        join_s = float(self.app.conf.broker_rebalance_timeout) + REQUEST_TIMEOUT_S
+        # Faust's own lets one hung broker stop all.
+        consumer._client = self.connection.client(metadata_age_s=METADATA_AGE_S, join_s=join_s)  # noqa: SLF001
         # A producer that uses transactions may take back what it wrote: that is no event. Faust would read it.
         consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer

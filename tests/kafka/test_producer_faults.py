@@ -15,6 +15,7 @@ from aiokafka import errors as kafka_errors
 
 from devtools.kafka import Brokers, Cluster, Node
 from pipeline.errors import StagerClosed
+from pipeline.kafka import client as client_module
 from pipeline.kafka import connection as connection_module
 from pipeline.kafka import exchange as exchange_module
 from pipeline.kafka.lane import Lane
@@ -40,7 +41,7 @@ def frail(kafka: Brokers) -> Iterator[Cluster]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests that are lost after 1 s, not 10."""
-    for module in (connection_module, exchange_module):
+    for module in (client_module, connection_module, exchange_module):
         monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", 1.0)
 
 

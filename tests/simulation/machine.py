@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import itertools
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple, Unpack
@@ -34,6 +35,31 @@ _process: contextvars.ContextVar[Process | None] = contextvars.ContextVar("proce
 
 class Deadlock(Exception):
     """Nobody will ever do anything again, or somebody does without end."""
+
+
+class _Future(asyncio.Future[Any]):
+    """asyncio's, but a set of them is walked in the order of their making, not of where they lie in memory: a seed
+    means the same each time."""
+
+    def __init__(self, *, loop: Loop) -> None:
+        super().__init__(loop=loop)
+        self._number = loop.number()
+
+    def __hash__(self) -> int:
+        """Its number."""
+        return self._number
+
+
+class _Task(asyncio.Task[Any]):
+    """The same for tasks."""
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: Loop, **named: Any) -> None:
+        self._number = loop.number()  # it is in a set before it is made
+        super().__init__(coro, loop=loop, **named)
+
+    def __hash__(self) -> int:
+        """Its number."""
+        return self._number
 
 
 class _Idle:
@@ -64,10 +90,20 @@ class Loop(asyncio.BaseEventLoop):
         self.start_thread: Callable[[Callable[[], None]], object] = self.call_soon
         """Runs the job of an executor."""
         self.set_exception_handler(lambda *_: None)
+        self.set_task_factory(lambda _, coro, **named: _Task(coro, loop=self, **named))
+        self._numbers = itertools.count()
 
     def time(self) -> float:
         """Virtual time."""
         return TIME.now
+
+    def number(self) -> int:
+        """What tells one future or task from all others of this world."""
+        return next(self._numbers)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """As asyncio's, but for its hash."""
+        return _Future(loop=self)
 
     def call_soon(
         self,

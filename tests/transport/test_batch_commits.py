@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from aiokafka.errors import CommitFailedError
 
 from devtools.kafka import Brokers
 from pipeline.record import RawHeaders
@@ -76,6 +77,35 @@ async def test_commits_the_finished_prefix(kafka: Brokers, namespace: str, tmp_p
         assert await worker.committed() == {0: 1_500}
         worker.finish(worker.open[0])
         assert await worker.committed() == {0: 1_504}
+
+
+async def test_a_refused_commit_is_made_again(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T6: what the broker refused to commit, as it does with a commit of an earlier generation, is committed with the
+    next commit, also where nothing more comes; Faust takes it for committed."""
+    create_topic(kafka.bootstrap, f"{namespace}.staging", 1)
+    worker = Worker(kafka.bootstrap, namespace, tmp_path)
+    worker.app.conf.broker_commit_interval = 3_600.0
+    async with running(worker):
+        consumer = worker.app.batches._thread._ensure_consumer()
+        commit = consumer.commit
+        refused: list[object] = []
+
+        async def refuse_once(offsets: object) -> None:
+            if not refused:
+                refused.append(offsets)
+                raise CommitFailedError("the group has already rebalanced")
+            await commit(offsets)
+
+        monkeypatch.setattr(consumer, "commit", refuse_once)
+        produce(kafka.bootstrap, f"{namespace}.staging", records(5))
+        await until(lambda: len(worker.offsets) == 5)
+        for batch in worker.open:
+            worker.finish(batch)
+        await until(lambda: worker.app.batches.progress[worker.tp()].committable == 5)
+        assert await worker.committed() == {0: 5}
+        assert len(refused) == 1
 
 
 async def test_a_rebalance_keeps_what_is_finished(kafka: Brokers, namespace: str, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ OURS = {
     "thread": "pipeline/transport/thread.py",
     "app": "pipeline/transport/app.py",
     "recovery": "pipeline/transport/recovery.py",
+    "client": "pipeline/kafka/client.py",
 }
 
 PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
@@ -265,6 +266,24 @@ PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
         "029fe8376dca",
         "thread",
         "asks anew when what it has is too old",
+    ),
+    (
+        AIOKafkaClient.send,
+        "ea1c213ebe20",
+        "client",
+        "extended: gets a connection, closes it where no answer comes",
+    ),
+    (
+        AIOKafkaClient._get_conn,
+        "7b17b41103f3",
+        "client",
+        "extended: connects under one lock, which ours replaces; None where it cannot",
+    ),
+    (
+        AIOKafkaConsumer.start,
+        "6a7cfdb79530",
+        "client",
+        "uses the client from here on: until then it can be replaced",
     ),
     (
         FlowControlQueue.force_put_nowait,

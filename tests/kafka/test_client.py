@@ -1,0 +1,95 @@
+"""A broker that does not answer keeps nobody from the others, and is not asked without end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import NodeNotReadyError, RequestTimedOutError
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.structs import BrokerMetadata
+
+from devtools.kafka import Brokers
+from devtools.kafka.door import Door
+from pipeline.kafka import client as client_module
+from pipeline.kafka.client import Client
+from pipeline.kafka.connection import Connection
+
+pytestmark = pytest.mark.kafka
+
+HUNG = 99
+"""The node id of a broker whose network may stall."""
+JOIN_S = 60.0
+"""As long as a consumer waits for other members: no other request may take so long."""
+QUESTION = MetadataRequest([])
+
+
+@pytest.fixture
+def door(kafka: Brokers) -> Iterator[Door]:
+    """The way to that broker."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    way = Door("hung", {port: int(kafka.bootstrap.rpartition(":")[2])})
+    yield way
+    way.close()
+
+
+@asynccontextmanager
+async def client_of(kafka: Brokers, door: Door) -> AsyncIterator[tuple[Client, int]]:
+    """A consumer's client that knows of two brokers, and the node id of the one that is well."""
+    client = Connection((kafka.bootstrap,), "client-test").client(join_s=JOIN_S)
+    await client.bootstrap()
+    try:
+        (well,) = (broker.nodeId for broker in client.cluster.brokers())
+        host, port = door.bootstrap.split(":")
+        client.cluster._brokers[HUNG] = BrokerMetadata(HUNG, host, int(port), None)
+        yield client, well
+    finally:
+        await client.close()
+
+
+async def test_connecting_to_a_hung_broker_holds_nobody_up(kafka: Brokers, door: Door) -> None:
+    """C3: while a connection to a hung broker is waited for, another broker is connected to and answers."""
+    door.stall()
+    async with client_of(kafka, door) as (client, well):
+        waiting = asyncio.create_task(client.send(HUNG, QUESTION))
+        await asyncio.sleep(0)  # it begins to connect
+        async with asyncio.timeout(5):
+            assert (await client.send(well, QUESTION)).brokers
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+
+async def test_a_hung_broker_is_given_up(kafka: Brokers, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C3: neither connecting nor a request takes longer than REQUEST_TIMEOUT_S, however long joining a group may
+    take; the connection without an answer is closed, and what is known of brokers is got from another."""
+    monkeypatch.setattr(client_module, "REQUEST_TIMEOUT_S", 0.5)
+    async with client_of(kafka, door) as (client, _), asyncio.timeout(20):
+        await client.send(HUNG, QUESTION)
+        connection = client._conns[HUNG, ConnectionGroup.DEFAULT]
+        door.stall()
+        with pytest.raises(RequestTimedOutError):
+            await client.send(HUNG, QUESTION)
+        assert not connection.connected()
+        with pytest.raises(NodeNotReadyError):
+            await client.send(HUNG, QUESTION)
+        assert await client.force_metadata_update()
+
+
+async def test_a_fetch_that_failed_is_not_asked_again_at_once(kafka: Brokers, door: Door) -> None:
+    """C3: a fetch from a broker that does not lead the partition returns after a pause: its caller asks again without
+    one, for as long as the new leader is not known."""
+    fetch = FetchRequest(0, 0, 1_000, 0, [("nobody.has.this.topic", [(0, 0, 1_000)])])
+    async with client_of(kafka, door) as (client, well):
+        await client.send(well, QUESTION)
+        began = asyncio.get_running_loop().time()
+        answer = await client.send(well, fetch)
+        assert answer.topics[0][1][0][1] != 0
+        assert asyncio.get_running_loop().time() - began >= client._retry_backoff
