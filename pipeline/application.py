@@ -20,6 +20,7 @@ from pipeline.client.stager import load_catalog
 from pipeline.clock import SYSTEM_CLOCK
 from pipeline.delivery import Delivery
 from pipeline.detour import Detour
+from pipeline.errands import Errands
 from pipeline.errors import SettingsError, UnknownTarget
 from pipeline.ids import uuid7
 from pipeline.kafka.cluster import Cluster
@@ -64,6 +65,8 @@ class Application(Tenant):
 
     dead_letters: Redrive
     """What there is to see and do about dead letters; there once the worker has prepared."""
+    errands: Errands
+    """What there is to see and do about what is parked; there as soon."""
 
     def __init__(self, settings: Settings, catalog: Catalog) -> None:
         self.settings = settings
@@ -186,6 +189,10 @@ class Application(Tenant):
         )
         self._metadata = Metadata(self._targets, self.specs, self.breakers, settings.target_soft_timeout_s)
         meter = Meter(self.metrics, SYSTEM_CLOCK, delivery_spans())
+
+        def open_reader() -> Reader:
+            return Reader(staging, partition_bytes=_READ_BYTES)
+
         parking = Parking(
             settings,
             self.topics,
@@ -193,7 +200,7 @@ class Application(Tenant):
             self.breakers,
             targets=self._targets,
             own=self._own,
-            open_reader=lambda: Reader(staging, partition_bytes=_READ_BYTES),
+            open_reader=open_reader,
             trim=lambda topic, offsets: delete_before(staging, topic, offsets),
             clock=SYSTEM_CLOCK,
             meter=meter,
@@ -221,6 +228,9 @@ class Application(Tenant):
         parking.connect(detour)
         parking.start()
         self._parking = parking
+        log_of_jobs = self.dead_letters.log
+        self.errands = Errands(log_of_jobs, parking, detour, self.topics, open_reader, producer_id)
+        self.errands.start()
 
     async def _cluster(self, connection: Connection, options: ProducerOptions) -> Cluster:
         producer = Producer(connection, options)
@@ -231,6 +241,8 @@ class Application(Tenant):
 
     async def _shut_down(self, *_: object, **__: object) -> None:
         """After the consumer has drained: what is not acknowledged now is not committed either."""
+        if hasattr(self, "errands"):
+            await self.errands.close()
         if hasattr(self, "dead_letters"):
             await self.dead_letters.close()
         if self._parking is not None:

@@ -163,8 +163,24 @@ class Delivery:
         rejected = Rejected(index, failure, column.route, dead_letter=wanted)
         self.reject(ticket, rejected, [header for header in framed if is_framing_header(header[0])], retries)
 
-    def reject(self, ticket: Ticket, rejected: Rejected, framed: RawHeaders = (), retries: int = 0) -> None:
-        """Dead-letter a record, or skip it with an audit record where its policy says so (D6)."""
+    def move_on(self, ticket: Ticket, failure: Failure) -> None:
+        """Dead-letter every record of a batch that was parked: none is at fault, so `dlq=never` is not asked."""
+        for index, record in enumerate(ticket.batch.records):
+            route = self._router.route(dict(record.headers).get(staging.DEFINITION) or b"")
+            self.reject(ticket, Rejected(index, failure, route), failed_at=record.timestamp / 1000)
+
+    def reject(
+        self,
+        ticket: Ticket,
+        rejected: Rejected,
+        framed: RawHeaders = (),
+        retries: int = 0,
+        failed_at: float | None = None,
+    ) -> None:
+        """Dead-letter a record, or skip it with an audit record where its policy says so (D6).
+
+        `failed_at`: seconds since 1970, None: now.
+        """
         record, partition = ticket.batch.records[rejected.index], ticket.batch.partition
         now, route, own = self._clock.time(), rejected.route, self._topics
         target = route.topic if route is not None else own.staging
@@ -177,7 +193,7 @@ class Delivery:
                 target=target,
                 partition=partition,
                 retries=retries,
-                failed_at=now,
+                failed_at=now if failed_at is None else failed_at,
                 producer_id=self._producer_id,
             )
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 
 from pipeline.delivery import Delivery
+from pipeline.dlq import Failure
 from pipeline.kafka.cluster import Cluster
 from pipeline.park import Diverted, is_known, is_skew
 from pipeline.parking.metadata import Metadata
@@ -72,6 +73,12 @@ class Detour:
             return f"behind {', '.join(sorted(outcome.parked))}, which is parked itself"
         ticket = self._delivery.begin(chunk, lambda: _ended(chunk, ticket))
         self._delivery.write(ticket, outcome)
+        return ""
+
+    def move_on(self, chunk: Chunk, failure: Failure) -> str:
+        """Dead-letter a chunk, in its order; it is told its end. Never refuses."""
+        ticket = self._delivery.begin(chunk, lambda: _ended(chunk, ticket))
+        self._delivery.move_on(ticket, failure)
         return ""
 
     def is_ready(self, name: str) -> bool:

@@ -5,17 +5,24 @@ Owns: both records (Q2, T6). Must not know: topics' partitions, who writes them,
 
 from __future__ import annotations
 
+import re
+
 from pydantic_core import to_json
 
 from pipeline import staging
 from pipeline.clock import rfc3339
-from pipeline.dlq import Failure, clean_message, dead_letter_headers
+from pipeline.dlq import Disposition, Failure, clean_message, dead_letter_headers
+from pipeline.errors import ErrorClass
+from pipeline.park import is_skew
 from pipeline.plan import Rejected
 from pipeline.record import OutRecord, RawHeaders, ReadRecord
 
-__all__ = ["dead_letter", "skip_record"]
+__all__ = ["dead_letter", "moved_on", "skip_record"]
 
 _SHOWN_BYTES = 256
+_CLASS = re.compile(rf"\b({'|'.join(ErrorClass)})\b")
+_NO_ANSWER = "no answer"
+_PAUSED = "paused by "
 
 
 def dead_letter(
@@ -46,6 +53,25 @@ def dead_letter(
         schema_version=route.definition.schema_version if route is not None else "",
     )
     return record.key, record.value, headers
+
+
+def moved_on(name: str, reason: str, *, by: str, why: str) -> Failure:
+    """The failure of what was parked under `name` for a `reason`, and which an operator lets wait no longer.
+
+    Its class is that of the trouble it was parked for; where that names none, as with a pause, the default for the
+    unknown (C1).
+    """
+    said = f": '{why}'" if why else ""
+    message = f"{reason}; moved on from parking by '{by}'{said}"
+    if is_skew(name):
+        return Failure(ErrorClass.VALIDATION, f"'{name}' is {message}", Disposition.OPERATOR)
+    if reason.startswith(_PAUSED):
+        return Failure(ErrorClass.BROKER_UNAVAILABLE, message, Disposition.OPERATOR)
+    found = _CLASS.search(reason)
+    if found is not None:
+        return Failure(ErrorClass(found[1]), message, Disposition.SYSTEMIC)
+    error_class = ErrorClass.NETWORK_TIMEOUT if _NO_ANSWER in reason else ErrorClass.BROKER_UNAVAILABLE
+    return Failure(error_class, message, Disposition.SYSTEMIC)
 
 
 def skip_record(

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from catalog import limits
 from pipeline.clock import rfc3339
 from pipeline.record import RawHeader, RawHeaders
-from pipeline.staging import KNOWN_VERSIONS
+from pipeline.staging import DEFINITION, KNOWN_VERSIONS, TENANT
 
 __all__ = [
     "AT",
@@ -30,8 +30,10 @@ __all__ = [
     "REASON",
     "TARGET",
     "Checkpoint",
+    "Choice",
     "Cursor",
     "Diverted",
+    "Moved",
     "Origin",
     "ParkedState",
     "definition_name",
@@ -149,12 +151,47 @@ def diverted_by(names: Iterable[str], *, parks_unknown: bool) -> Diverted:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Some of what is parked under a name: of a tenant, of a definition, or of both; None is any."""
+
+    tenant: str | None = None
+    definition: str | None = None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether everything is chosen."""
+        return self.tenant is None and self.definition is None
+
+    def has(self, headers: RawHeaders) -> bool:
+        """Whether a record with these headers is chosen."""
+        fields = dict(headers)
+        return _is(fields.get(TENANT), self.tenant) and _is(fields.get(DEFINITION), self.definition)
+
+
+def _is(found: bytes | None, wanted: str | None) -> bool:
+    return wanted is None or (found or b"") == wanted.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What has ended ahead of its turn: everything chosen below `upto`, an offset in `<ns>.parked`."""
+
+    choice: Choice
+    upto: int
+
+    def has(self, offset: int, headers: RawHeaders) -> bool:
+        """Whether this parked record has."""
+        return offset < self.upto and self.choice.has(headers)
+
+
 @dataclass(slots=True)
 class Cursor:
     """What is parked under one name from one staging partition and has not reached an end.
 
     `first`, `last`: offsets in `<ns>.parked`; everything of the name below `first` has ended. `bytes`: keys,
-    values and headers. `oldest_at`: seconds since 1970. `reason`: of the first record that was parked.
+    values and headers. `oldest_at`: seconds since 1970. `reason`: of the first record that was parked. `moved`: what
+    of the rest has ended, too; `records` and `bytes` are without it.
     """
 
     first: int
@@ -163,6 +200,11 @@ class Cursor:
     bytes: int
     oldest_at: float
     reason: str
+    moved: tuple[Moved, ...] = ()
+
+    def waits(self, offset: int, headers: RawHeaders) -> bool:
+        """Whether a parked record of the name has not ended."""
+        return offset >= self.first and not any(moved.has(offset, headers) for moved in self.moved)
 
 
 @dataclass(frozen=True, slots=True)

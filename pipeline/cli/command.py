@@ -52,7 +52,7 @@ class Subcommand(AppCommand):
             self.kwargs = arguments
             self()
 
-        command = click.command(cls.__name__, help=cls.__doc__)(invoke)
+        command = click.command(cls.__name__.replace("_", "-"), help=cls.__doc__)(invoke)
         for add in cls.options or ():
             add(command)
         cls.group.add_command(command)

@@ -5,7 +5,6 @@ Owns: the commands, their options, their exit statuses. Must not know: how an an
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -15,22 +14,13 @@ from faust.cli import argument, option
 from pipeline.application import Application
 from pipeline.cli.command import Report, Subcommand, add_group
 from pipeline.cli.dlq_direct import reading
-from pipeline.cli.dlq_reports import (
-    job_line,
-    job_text,
-    preview_text,
-    record_text,
-    topic_text,
-    topics_text,
-)
-from pipeline.cli.worker_api import TOKEN_VARIABLE, WorkerApi, worker_at
+from pipeline.cli.dlq_reports import preview_text, record_text, topic_text, topics_text
+from pipeline.cli.following import run_job
+from pipeline.cli.worker_api import TOKEN_VARIABLE, worker_at
 from pipeline.errors import StagepostError
 from pipeline.redrive.selection import Selection, WrongSelection
 
 __all__ = ["register"]
-
-_LOOK_S = 0.5
-_FINAL = frozenset({"done", "cancelled", "failed"})
 
 _CONDITIONS = tuple(
     option(f"--{name.replace('_', '-')}", name, default="", help=text)
@@ -153,7 +143,7 @@ async def scan(self: Subcommand, *, topic: str, url: str, token: str) -> Report:
     Reads lib-streaming's, Kafka Connect's and spring-kafka's; afterwards they are listed and redriven as ours are.
     """
     async with worker_at(self.application.settings, url, token) as worker:
-        return await _run(self, worker, {"kind": "scan", "topic": topic})
+        return await run_job(self, worker, "/jobs/", {"kind": "scan", "topic": topic})
 
 
 async def _change(
@@ -177,20 +167,7 @@ async def _change(
         if dry_run:
             return _report(preview, preview_text)
         self.progress(preview_text(preview))
-        return await _run(self, worker, {"kind": kind, "rate": rate, "reason": reason, **given})
-
-
-async def _run(self: Subcommand, worker: WorkerApi, order: dict[str, object]) -> Report:
-    job = (await worker.post("/jobs/", order))["job"]
-    shown = ""
-    while job["state"] not in _FINAL:
-        if (line := job_line(job)) != shown:
-            self.progress(shown := line)
-        await asyncio.sleep(_LOOK_S)
-        job = (await worker.get(f"/jobs/{job['id']}/"))["job"]
-    self.progress(job_line(job))
-    held = 0 if job["kind"] == "scan" else sum(job["held"].values())
-    return Report(job, job_text(job), job["state"] == "done" and not held)
+        return await run_job(self, worker, "/jobs/", {"kind": kind, "rate": rate, "reason": reason, **given})
 
 
 def _report(document: Any, text: Any) -> Report:

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.cli.command import table
 from pipeline.clock import rfc3339
 
-__all__ = ["job_line", "job_text", "preview_text", "record_text", "topic_text", "topics_text"]
+__all__ = ["job_line", "job_text", "parked_text", "preview_text", "record_text", "topic_text", "topics_text"]
 
 Document = Mapping[str, Any]
 _BAR = 30
@@ -67,6 +67,21 @@ def preview_text(found: Document) -> str:
         else ""
     )
     return plain(f"{_groups(found)}\n\n{found['count']:,} dead letters{held}")
+
+
+def parked_text(found: Document) -> str:
+    """What is parked for a target."""
+    parked = found["parked"]
+    tables = [
+        table((title, "PARKED"), [(one["name"] or "-", f"{one['count']:,}") for one in parked[name]])
+        for title, name in (("TENANT", "tenants"), ("DEFINITION", "definitions"))
+        if parked[name]
+    ]
+    part = "" if parked["is_whole"] else f"\ntenants and definitions of the first {parked['looked_at']:,}"
+    reasons = "".join(f"\n{reason}" for reason in parked["reasons"])
+    oldest = f", the oldest since {_when(parked['oldest_at'])}" if parked["count"] else ""
+    tables.append(f"{parked['count']:,} parked for {found['target']}{oldest}{part}{reasons}")
+    return plain("\n\n".join(tables))
 
 
 def record_text(found: Document) -> str:

@@ -1,4 +1,4 @@
-"""`faust -A pipeline status` and `breakers list|pause|resume|reset`: a running worker, asked and steered (O2, O3).
+"""`faust -A pipeline status` and `breakers ...`: a running worker, asked and steered (O2, O3).
 
 Owns: the commands and their two forms of answer. Must not know: how a worker finds out, how an order reaches others.
 """
@@ -12,6 +12,8 @@ from faust.cli.base import cli
 
 from pipeline.application import Application
 from pipeline.cli.command import Report, Subcommand, add_group, table
+from pipeline.cli.dlq_reports import parked_text
+from pipeline.cli.following import run_job
 from pipeline.cli.worker_api import TOKEN_VARIABLE, worker_at
 from pipeline.clock import rfc3339
 
@@ -22,6 +24,12 @@ _WORKER = (
     option("--token", default="", help=f"One of the worker's ADMIN_TOKENS; better in {TOKEN_VARIABLE}."),
 )
 _REASON = option("--reason", default="", help="Why; stands in the audit record.")
+_PARTITION = option("--partition", default="", help="Of one staging partition.")
+_CHOICE = (
+    option("--tenant", default="", help="One tenant's."),
+    option("--definition", default="", help="One definition's."),
+)
+_DRY_RUN = option("--dry-run", is_flag=True, help="Only show what it would meet.")
 
 
 def register(application: Application) -> None:
@@ -34,6 +42,8 @@ def register(application: Application) -> None:
     add(list, *_WORKER)
     for handler in (pause, resume, reset):
         add(handler, argument("target"), _REASON, *_WORKER)
+    add(release, argument("target"), _PARTITION, _DRY_RUN, _REASON, *_WORKER)
+    add(move_on, argument("target"), _PARTITION, *_CHOICE, _DRY_RUN, _REASON, *_WORKER)
 
 
 async def status(self: Subcommand, *, url: str, token: str) -> Report:
@@ -92,6 +102,46 @@ async def resume(self: Subcommand, *, target: str, reason: str, url: str, token:
 async def reset(self: Subcommand, *, target: str, reason: str, url: str, token: str) -> Report:
     """Close the breaker of TARGET now, without waiting for its next probe."""
     return await _order(self, target, "reset", reason, url, token)
+
+
+async def release(self: Subcommand, *, target: str, dry_run: bool, **given: str) -> Report:
+    """Deliver what is parked for TARGET now, in order, though its breaker would wait or it is paused.
+
+    Shows first what is parked, then how far it is. Exit status 0 once all of it has ended; what the target does not
+    take stays parked, with status 1. TARGET may be one of the names that `breakers list` does not have: a definition
+    or staging version that no worker knew.
+    """
+    return await _do_away(self, target, "release", dry_run, **given)
+
+
+async def move_on(self: Subcommand, *, target: str, dry_run: bool, **given: str) -> Report:
+    """Make dead letters of what is parked for TARGET, or of some of it: it is not to wait any longer.
+
+    Shows first what is parked, then how far it is. Exit status 0 once all of it is dead-lettered, whence it can be
+    redriven.
+    """
+    return await _do_away(self, target, "move-on", dry_run, **given)
+
+
+async def _do_away(
+    self: Subcommand,
+    target: str,
+    how: str,
+    dry_run: bool,
+    *,
+    url: str,
+    token: str,
+    reason: str,
+    **chosen: str,
+) -> Report:
+    address = f"/breakers/{quote(target, safe='')}/"
+    given = {name: value for name, value in chosen.items() if value}
+    async with worker_at(self.application.settings, url, token) as worker:
+        found = await worker.get(address, given)
+        if dry_run:
+            return Report(found, parked_text(found), done=True)
+        self.progress(parked_text(found))
+        return await run_job(self, worker, address + how, {"reason": reason, **given})
 
 
 async def _order(self: Subcommand, target: str, want: str, reason: str, url: str, token: str) -> Report:

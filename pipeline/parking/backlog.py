@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pipeline.park import (
     NOTHING_DIVERTED,
     Checkpoint,
+    Choice,
     Cursor,
     Diverted,
+    Moved,
     ParkedState,
     diverted_by,
     is_skew,
@@ -159,7 +161,35 @@ class Partition:
             cursor.records = max(0, cursor.records - count)
             cursor.bytes = max(0, cursor.bytes - size)
             cursor.oldest_at = next_at
+            self._moved_on(cursor)
+
+    def moved(self, backlog: Backlog, choice: Choice, count: int, size: int, next_offset: int) -> None:
+        """The next `count` chosen records have ended ahead of their turn; what else is chosen stands at
+        `next_offset` or behind."""
+        cursor = backlog.cursor
+        if cursor is not None:
+            cursor.records = max(0, cursor.records - count)
+            cursor.bytes = max(0, cursor.bytes - size)
+            same = [moved for moved in cursor.moved if moved.choice == choice]
+            upto = max([next_offset, *(moved.upto for moved in same)])
+            cursor.moved = (*(moved for moved in cursor.moved if moved not in same), Moved(choice, upto))
             self.changed = True
+
+    def passed(self, backlog: Backlog, upto: int) -> None:
+        """Everything of the backlog below `upto` has ended. With nothing behind, its name goes straight again."""
+        cursor = backlog.cursor
+        if cursor is None:
+            return
+        cursor.first = max(cursor.first, upto)
+        self._moved_on(cursor)
+        # `last` may be too low, where the broker did not say where a record is; then the count is not 0.
+        nothing_left = cursor.first > cursor.last and not cursor.records
+        if nothing_left and not backlog.under_way and not backlog.room:
+            self.close(backlog)
+
+    def _moved_on(self, cursor: Cursor) -> None:
+        cursor.moved = tuple(moved for moved in cursor.moved if moved.upto > cursor.first)
+        self.changed = True
 
     def close(self, backlog: Backlog) -> list[Stray]:
         """Everything of the backlog has ended: its name goes straight again, first what is in the room."""

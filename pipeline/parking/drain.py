@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from catalog import OwnTopics
 from pipeline.breaker import State
 from pipeline.clock import Clock
-from pipeline.park import is_skew
+from pipeline.park import Choice, is_skew
 from pipeline.parking.backlog import Backlog, Partition, Stray
+from pipeline.parking.bounded import Bounded
 from pipeline.parking.breakers import Breakers
 from pipeline.parking.learn import ReaderLike
-from pipeline.parking.sweep import Chunk, Sweep
+from pipeline.parking.sweep import Chunk, Deliver, Sweep
 
 __all__ = ["Drainer", "OpenReader"]
 
@@ -79,16 +80,17 @@ class Drainer:
         self._park = park
         self._clock = clock
         self._room_s = room_s
-        self._sweeps: dict[Sweep, asyncio.Task[None]] = {}
+        self._sweeps: dict[Sweep, asyncio.Task[Any]] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._probing: set[Sweep] = set()
         self._few = asyncio.Semaphore(_PROBES)
         self._not_before: dict[Backlog, float] = {}
-        self._stopped = False
+        self.stopped = False
+        """Whether the partitions are about to be given away: then nothing may be started."""
 
     def tick(self, now: float) -> None:
         """Start what is due. Does not block."""
-        if self._stopped:
+        if self.stopped:
             return
         for target in self._breakers.due_probes():
             self._probes[target] = asyncio.create_task(self._probe(target), name=f"probe {target}")
@@ -100,6 +102,27 @@ class Drainer:
             if ready:
                 sweep = self._sweep(ready)
                 self._sweeps[sweep] = asyncio.create_task(self._run(sweep), name="stagepost-drain")
+
+    def carry_out(
+        self, bounds: Mapping[Backlog, int], choice: Choice, deliver: Deliver
+    ) -> tuple[Bounded, asyncio.Task[bool]]:
+        """Start a pass that an operator ordered, whatever the breakers say, for backlogs that nobody drains now.
+
+        Out: the pass, and its end: whether the parked topic could be read.
+        """
+        sweep = Bounded(
+            self._topics.parked,
+            self._partitions,
+            bounds,
+            choice,
+            deliver=deliver,
+            abandon=self._detour.abandon,
+            clock=self._clock,
+            share=len(self._sweeps) + 1,
+        )
+        task = asyncio.create_task(self._carried_out(sweep), name="stagepost-errand")
+        self._sweeps[sweep] = task
+        return sweep, task
 
     def shut(self, target: str, reason: str) -> None:
         """A target's breaker is not closed any more: drain no more of it."""
@@ -114,7 +137,7 @@ class Drainer:
 
     def stop(self, reason: str) -> None:
         """Start nothing more; what waits in rooms is parked, chunks under way go on."""
-        self._stopped = True
+        self.stopped = True
         for sweep in self._sweeps:
             sweep.stop(reason)
 
@@ -130,12 +153,12 @@ class Drainer:
         for task in [*self._sweeps.values(), *self._probes.values()]:
             task.cancel()
         self._not_before.clear()
-        self._stopped = False
+        self.stopped = False
 
     async def close(self) -> None:
         """End everything at once."""
         self.let_go()
-        self._stopped = True
+        self.stopped = True
         tasks = [*self._sweeps.values(), *self._probes.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
@@ -177,6 +200,12 @@ class Drainer:
         now = self._clock.monotonic()
         self._not_before = {b: at for b, at in self._not_before.items() if at > now}
         self._not_before.update((b, now + _AGAIN_S) for b in backlogs if b.name in sweep.failures)
+
+    async def _carried_out(self, sweep: Bounded) -> bool:
+        try:
+            return await self._read(sweep)
+        finally:
+            self._sweeps.pop(sweep, None)
 
     async def _read(self, sweep: Sweep) -> bool:
         """Run a sweep; whether the parked topic could be read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -178,6 +178,18 @@ class Parking:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
+
+    # -- what errands ask ------------------------------------------------------------------------
+
+    @property
+    def partitions(self) -> Mapping[int, Partition]:
+        """The partitions that this worker has and knows what is parked of. Changes as they come and go."""
+        return self._partitions
+
+    @property
+    def drainer(self) -> Drainer:
+        """Who drains."""
+        return self._drainer
 
     # -- what pages ask --------------------------------------------------------------------------
 

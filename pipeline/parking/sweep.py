@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +120,8 @@ class Sweep:
         self._moved = asyncio.Event()
         self.reached = 0
         """Records acknowledged by their targets."""
+        self.ended: Counter[Backlog] = Counter()
+        """How many records of each backlog have ended."""
         self.failures: dict[str, str] = {}
         """By name, why its backlogs are not drained; others have nothing left."""
         for backlog in backlogs:
@@ -133,7 +135,8 @@ class Sweep:
             Place(self._topic, number): min(b.cursor.first for b in wanted.values() if b.cursor)
             for number, wanted in self._wanted.items()
         }
-        reader.read_from(places)
+        if places:  # else it was stopped before it began
+            reader.read_from(places)
         while self._wanted:
             await self._until_there_is_room()
             for place, records in (await reader.fetch(_FETCH_RECORDS, _FETCH_S)).items():
@@ -189,10 +192,19 @@ class Sweep:
         while chunks and chunks[0].done:
             chunk = chunks.popleft()
             self.reached += chunk.reached
-            self._partitions[backlog.partition].drained(
-                backlog, len(chunk.records), chunk.size, chunk.next_offset, chunk.next_at
-            )
+            self.ended[backlog] += len(chunk.records)
+            self._note(backlog, chunk)
         self._moved.set()
+
+    def _note(self, backlog: Backlog, chunk: Chunk) -> None:
+        """Move the cursor over a chunk that has ended."""
+        self._partitions[backlog.partition].drained(
+            backlog, len(chunk.records), chunk.size, chunk.next_offset, chunk.next_at
+        )
+
+    def _wants(self, backlog: Backlog, offset: int, headers: RawHeaders) -> bool:
+        """Whether a parked record of a backlog is to be delivered."""
+        return backlog.cursor is not None and backlog.cursor.waits(offset, headers)
 
     def _take(self, number: int, records: Sequence[Any]) -> None:
         wanted = self._wanted.get(number, {})
@@ -203,7 +215,7 @@ class Sweep:
                 continue
             name = headers[_MARK][1]
             backlog = wanted.get(name)
-            if backlog is None or backlog.cursor is None or record.offset < backlog.cursor.first:
+            if backlog is None or not self._wants(backlog, record.offset, headers):
                 continue
             found = unpark(headers)
             if found is None:

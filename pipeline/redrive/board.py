@@ -11,9 +11,10 @@ log, and at most what it had under way is done twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from pipeline.redrive.job import Claim, Job, JobState, NoSuchJob, Order, Progress, Wanted
+from pipeline.redrive.job import Claim, Job, JobState, NoSuchJob, Order, Part, Progress, Wanted
 from pipeline.redrive.model import Coordinates
 from pipeline.redrive.selection import Selection
 
@@ -32,6 +33,7 @@ class _Entry:
     leader: str = ""
     """Empty: nobody leads it."""
     progress: Progress | None = None
+    parts: dict[int, Part] = field(default_factory=dict)
     heard_at: float = 0.0
 
     @property
@@ -45,7 +47,7 @@ class Board:
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
 
-    def take(self, told: Order | Claim | Progress, now: float) -> None:
+    def take(self, told: Order | Claim | Progress | Part, now: float) -> None:
         """Read the next record of the log; `now` is monotonic."""
         entry = self._entries.get(told.job)
         if isinstance(told, Order):
@@ -57,6 +59,8 @@ class Board:
         elif entry is not None:
             if isinstance(told, Claim):
                 self._claimed(entry, told, now)
+            elif isinstance(told, Part):
+                _parted(entry, told)
             else:
                 _progressed(entry, told, now)
 
@@ -71,6 +75,15 @@ class Board:
     def order(self, job_id: str) -> Order:
         """As it was ordered last. Raises `NoSuchJob`."""
         return self._of(job_id).order
+
+    def parts(self, job_id: str) -> Mapping[int, Part]:
+        """What the owners of staging partitions have told of their parts. Raises `NoSuchJob`."""
+        return self._of(job_id).parts
+
+    def errands(self) -> list[Job]:
+        """The jobs about what is parked that are led now: owners of staging partitions carry out their parts."""
+        entries = self._entries.values()
+        return [_job(entry) for entry in entries if entry.order.kind.is_about_parked and entry.leader]
 
     def leads(self, job_id: str, epoch: int, worker: str) -> bool:
         """Whether this worker leads a job in this epoch, as far as the log was read."""
@@ -120,6 +133,12 @@ class Board:
             raise NoSuchJob(job_id) from None
 
 
+def _parted(entry: _Entry, part: Part) -> None:
+    former = entry.parts.get(part.partition)
+    if former is None or not former.state.is_final:  # else a former owner, who does not know that it is none
+        entry.parts[part.partition] = part
+
+
 def _progressed(entry: _Entry, progress: Progress, now: float) -> None:
     if progress.epoch < entry.epoch:
         return  # a leader that does not know yet that it is none
@@ -129,6 +148,8 @@ def _progressed(entry: _Entry, progress: Progress, now: float) -> None:
 
 
 def _may_meet(one: _Entry, other: _Entry) -> bool:
+    if one.order.kind.is_about_parked != other.order.kind.is_about_parked:
+        return False
     topics = {one.selection.topic, other.selection.topic}
     return None in topics or len(topics) == 1
 

@@ -2,8 +2,9 @@
 
 Owns: these types, and the records of `<ns>.jobs` that they are told by. Must not know: who leads a job, or how.
 
-Three kinds of record tell a job, each under a key of its own, so that none overwrites another's: the order, which
-is the operator's; the claim of a worker that wants to lead it; the progress, which is the leader's.
+Each kind of record that tells a job has a key of its own, so that none overwrites another's: the order, which is the
+operator's; the claim of a worker that wants to lead it; the progress, which is the leader's; and of a job about what
+is parked the part of each staging partition, which is its owner's.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ __all__ = [
     "JobState",
     "NoSuchJob",
     "Order",
+    "Part",
     "Progress",
     "TargetOrder",
+    "Told",
     "Wanted",
     "WrongJobState",
     "read_told",
@@ -36,11 +39,21 @@ __all__ = [
 
 
 class JobKind(StrEnum):
-    """What a job does with the dead letters that it selects; a scan puts those of a topic into the index."""
+    """What a job does with the dead letters that it selects; a scan puts those of a topic into the index.
+
+    The last two are about what is parked: a release delivers it now, a move-on makes dead letters of it.
+    """
 
     REDRIVE = "redrive"
     DISCARD = "discard"
     SCAN = "scan"
+    RELEASE = "release"
+    MOVE_ON = "move-on"
+
+    @property
+    def is_about_parked(self) -> bool:
+        """Whether it is carried out by the owners of the staging partitions, each its part."""
+        return self in {JobKind.RELEASE, JobKind.MOVE_ON}
 
 
 class JobState(StrEnum):
@@ -155,6 +168,29 @@ class Progress(_Told):
         return f"{self.job}/progress"
 
 
+class Part(_Told):
+    """How far the owner of a staging partition is with its part of a job about what is parked.
+
+    `upto`: the job ends before this offset of the partition of `<ns>.parked`. `total`: None where it is not known.
+    """
+
+    told: Literal["part"] = "part"
+    job: str
+    partition: int
+    worker: str
+    state: JobState
+    upto: int
+    total: int | None
+    done: int = 0
+    held: Mapping[str, int] = {}
+    error: str = ""
+
+    @property
+    def key(self) -> str:
+        """Of each partition there is one."""
+        return f"{self.job}/part/{self.partition}"
+
+
 class TargetOrder(_Told):
     """What every worker is to do about a target. A pause stands until it is ended; a reset is done once."""
 
@@ -170,15 +206,17 @@ class TargetOrder(_Told):
         return f"target/{self.target}/{'reset' if self.want == 'reset' else 'pause'}"
 
 
-_KINDS: dict[str, type[Order | Claim | Progress | TargetOrder]] = {
+Told = Order | Claim | Progress | Part | TargetOrder
+_KINDS: dict[str, type[Told]] = {
     "order": Order,
     "claim": Claim,
     "progress": Progress,
+    "part": Part,
     "target": TargetOrder,
 }
 
 
-def read_told(value: bytes | None) -> Order | Claim | Progress | TargetOrder | None:
+def read_told(value: bytes | None) -> Told | None:
     """What a record of the jobs topic tells; None for what is none of ours."""
     try:
         document = from_json(value or b"null")
@@ -192,7 +230,7 @@ def read_told(value: bytes | None) -> Order | Claim | Progress | TargetOrder | N
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A redrive, discard or scan. `rate`: events a second at most; 0: as fast as it goes."""
+    """A job as it stands. `rate`: events a second at most; 0: as fast as it goes."""
 
     id: str
     kind: JobKind
@@ -213,6 +251,14 @@ class Job:
     updated_at: float | None = None
     error: str = ""
     """Why it failed, or what it is waiting for."""
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """What it selects. What is parked has none of the states of dead letters."""
+        given = self.selection.as_text()
+        return {
+            name: value for name, value in given.items() if name != "state" or not self.kind.is_about_parked
+        }
 
     @property
     def left(self) -> int | None:

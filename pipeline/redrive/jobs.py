@@ -20,7 +20,7 @@ from pipeline.kafka.connection import Connection
 from pipeline.kafka.reader import Bounds, Place
 from pipeline.redrive.board import Board
 from pipeline.redrive.follow import Fetched, Follower
-from pipeline.redrive.job import Claim, Job, JobState, Order, Progress, TargetOrder, Wanted, read_told
+from pipeline.redrive.job import Claim, Job, JobState, Progress, TargetOrder, Told, Wanted, read_told
 from pipeline.redrive.ship import ship_all
 
 __all__ = ["Jobs", "Lead"]
@@ -78,7 +78,7 @@ class Jobs:
         """Wait until everything that is told now has been read."""
         await self._follower.caught_up()
 
-    async def tell(self, told: Order | Claim | Progress | TargetOrder) -> None:
+    async def tell(self, told: Told) -> None:
         """Write to the log; durable at return."""
         await ship_all(self._own, self._topic, [told.record()], 0)
 

@@ -71,6 +71,20 @@ class Redrive(Reading):
         await super().caught_up()
         await self._jobs.caught_up()
 
+    @property
+    def log(self) -> Jobs:
+        """The log of all jobs, for those who carry out parts of them."""
+        return self._jobs
+
+    async def start_parked(
+        self, kind: JobKind, selection: Selection, *, by: str, reason: str, count: int
+    ) -> Job:
+        """Order a job about what is parked: `topic` is what it is parked under, `count` what it was seen to meet."""
+        partitions = await self._own.producer.partitions(self._topics.staging)
+        if selection.partition is not None and selection.partition >= partitions:
+            raise WrongSelection("partition", f"staging has {partitions}, counted from 0")
+        return await self._order(kind, selection, by, 0.0, reason, count)
+
     async def start(
         self, kind: JobKind, selection: Selection, *, by: str, rate: float = 0.0, reason: str = ""
     ) -> Job:
@@ -80,6 +94,12 @@ class Redrive(Reading):
             raise WrongSelection("rate", f"{rate} is not a number of events a second up to {_MAX_RATE:,.0f}")
         if kind is JobKind.SCAN and not self._may_be_scanned(selection.topic):
             raise WrongSelection("topic", "a scan needs the name of one topic that holds dead letters")
+        count = None if kind is JobKind.SCAN else (await self.preview(selection)).count
+        return await self._order(kind, selection, by, rate, reason, count)
+
+    async def _order(
+        self, kind: JobKind, selection: Selection, by: str, rate: float, reason: str, count: int | None
+    ) -> Job:
         order = Order(
             job=uuid7(),
             kind=kind,
@@ -90,8 +110,8 @@ class Redrive(Reading):
             at=self._clock.time(),
         )
         facts: dict[str, JsonValue] = {"selection": dict(order.selection), "rate": rate, "reason": reason}
-        if kind is not JobKind.SCAN:
-            facts["count"] = (await self.preview(selection)).count
+        if count is not None:
+            facts["count"] = count
         await self._audit(f"{kind}.ordered", by, order.job, facts)
         await self._jobs.tell(order)
         await self._jobs.caught_up()

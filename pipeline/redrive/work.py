@@ -13,6 +13,7 @@ from catalog import OwnTopics
 from pipeline.clock import Clock
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection
+from pipeline.redrive.coordinate import coordinate
 from pipeline.redrive.index import Index
 from pipeline.redrive.job import Job, JobKind, JobState, Progress, Wanted
 from pipeline.redrive.jobs import Jobs
@@ -57,6 +58,9 @@ class Work:
         if job.kind is JobKind.SCAN:
             await self._scan(job, epoch)
             return
+        if job.kind.is_about_parked:
+            await self._coordinate(job, epoch)
+            return
         async with Records(self._connection) as records:
             pages = Pages(self._own, self._topics, self._clock, records, self._settings.max_redrives)
             leader = Leader(
@@ -71,6 +75,22 @@ class Work:
                 self._worker,
             )
             await leader.lead()
+
+    async def _coordinate(self, job: Job, epoch: int) -> None:
+        await self._jobs.caught_up()  # what of it has ended is not waited for
+        count = await self._own.producer.partitions(self._topics.staging)
+        wanted = job.selection.partition
+        await coordinate(
+            job,
+            range(count) if wanted is None else (wanted,),
+            lambda: self._jobs.board.parts(job.id),
+            self._clock,
+            lambda: self._jobs.wanted(job.id, epoch),
+            self._jobs.tell,
+            lambda state, done, held: self._ended(job, state, done, held),
+            epoch,
+            self._worker,
+        )
 
     async def _scan(self, job: Job, epoch: int) -> None:
         """A scan begins anew each time it is led: what is in the index already costs it only the reading."""

@@ -10,7 +10,7 @@ from aiohttp import web
 from pipeline.application import Application
 from pipeline.clock import SYSTEM_CLOCK
 from pipeline.errors import SettingsError
-from pipeline.web import audit, breakers, catalog, dead_letters, jobs, openapi, overview
+from pipeline.web import audit, breakers, catalog, dead_letters, jobs, openapi, overview, parked
 from pipeline.web.gate import Gate
 from pipeline.web.site import Site
 from pipeline.web.vitals import Vitals
@@ -44,6 +44,7 @@ def register(application: Application) -> None:
         *dead_letters.ROUTES,
         *jobs.ROUTES,
         *breakers.ROUTES,
+        *parked.ROUTES,
         *catalog.ROUTES,
         *audit.ROUTES,
     )

@@ -64,7 +64,7 @@ class JobPage(BaseModel):
     @property
     def conditions(self) -> dict[str, str]:
         """What it selects."""
-        return self.job.selection.as_text()
+        return self.job.conditions
 
 
 async def jobs(call: Call) -> Answer:
@@ -143,7 +143,7 @@ def _steered(found: Job) -> Answer:
 
 
 ROUTES = (
-    Route("GET", "/jobs/", jobs, "All redrives, discards and scans.", Jobs),
+    Route("GET", "/jobs/", jobs, "All jobs, newest first.", Jobs),
     Route("GET", "/jobs/preview", preview, "What a job would meet; changes nothing.", PreviewPage, Selected),
     Route("POST", "/jobs/", start, "Start a job.", JobPage, body=Order),
     Route("GET", "/jobs/{job}/", job, "One job and how far it is.", JobPage),

@@ -6,11 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.dlq import Disposition
+from pipeline.errors import ErrorClass
+from pipeline.kept import moved_on
 from pipeline.park import (
     NAMES,
     Checkpoint,
+    Choice,
     Cursor,
     Diverted,
+    Moved,
     Origin,
     definition_name,
     diverted_by,
@@ -152,3 +157,48 @@ def test_a_target_without_partition_count_is_parked_while_it_is_shut() -> None:
     """B2: unknown metadata opens a breaker; then nobody waits for it."""
     outcome = plan([staged()], router(), {}, LIMITS, Diverted({TARGET}))
     assert (outcome.parked, outcome.unknown_topics) == ({TARGET: [0]}, set())
+
+
+def test_a_checkpoint_keeps_what_has_ended_ahead_of_its_turn() -> None:
+    """P4, P6: the next owner passes over the same events; a checkpoint without any is one, too."""
+    moved = Moved(Choice("acme", "order.created"), 20)
+    cursor = Cursor(10, 29, 12, 240, 5.0, "down", (moved,))
+    assert load_checkpoint(dump_checkpoint(Checkpoint(30, {TARGET: cursor}))) == Checkpoint(
+        30, {TARGET: cursor}
+    )
+    old = (
+        b'{"upto":2,"cursors":{"a":{"first":0,"last":1,"records":2,"bytes":9,"oldest_at":1.0,"reason":"r"}}}'
+    )
+    assert load_checkpoint(old) == Checkpoint(2, {"a": Cursor(0, 1, 2, 9, 1.0, "r")})
+    acme: list[RawHeader] = [("stage-tenant", b"acme"), ("stage-definition", b"order.created")]
+    assert [cursor.waits(offset, acme) for offset in (9, 10, 19, 20)] == [False, False, False, True]
+    assert cursor.waits(10, [("stage-tenant", b"acme"), ("stage-definition", b"order.paid")])
+    assert cursor.waits(10, [("stage-definition", b"order.created")])
+    assert Choice(tenant="").has([]), "the empty tenant stands for none"
+
+
+@pytest.mark.parametrize(
+    ("reason", "error_class", "disposition"),
+    [
+        ("auth_error: [Error 29] TopicAuthorizationFailedError", "auth_error", "systemic"),
+        (
+            "partition 2 overdue by 2 s: network_timeout: RequestTimedOutError()",
+            "network_timeout",
+            "systemic",
+        ),
+        ("partition 2 overdue by 2 s: no answer", "network_timeout", "systemic"),
+        ("its metadata is not known", "broker_unavailable", "systemic"),
+        ("paused by ann", "broker_unavailable", "operator"),
+        ("paused by auth_error", "broker_unavailable", "operator"),
+    ],
+)
+def test_what_is_moved_on_says_why_it_was_parked(reason: str, error_class: str, disposition: str) -> None:
+    """P6, Q2: the class is that of the trouble it was parked for, the message says who moved it on, and why."""
+    failure = moved_on(TARGET, reason, by="ann", why="they left")
+    assert (failure.error_class, failure.disposition) == (ErrorClass(error_class), Disposition(disposition))
+    assert failure.message == f"{reason}; moved on from parking by 'ann': 'they left'"
+    skew = moved_on("definition:gift.sent", "not known to this worker", by="ann", why="")
+    assert (skew.error_class, skew.disposition) == (ErrorClass.VALIDATION, Disposition.OPERATOR)
+    assert (
+        skew.message == "'definition:gift.sent' is not known to this worker; moved on from parking by 'ann'"
+    )

@@ -1,184 +1,21 @@
-"""Draining, and the way back to straight delivery, under any schedule of events, acknowledgements and failures.
-
-Everything but the sweep and the partition's state is a list in memory: the parked topic, the lane, the target.
-"""
+"""Draining, and the way back to straight delivery, under any schedule of events, acknowledgements and failures; and
+what an operator orders in between."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Collection
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from pipeline.kafka.reader import Bounds, Place
-from pipeline.park import Checkpoint, Origin, park_headers
-from pipeline.parking.backlog import Backlog, Partition, Stray
-from pipeline.parking.sweep import Chunk, ParkedRecord, Sweep
-from pipeline.record import RawHeader
-from pipeline.testing import SteppingClock
-
-NAME, OTHER, TOPIC = "a", "b", "parked"
+from tests.parking.parked_world import NAME, World
 
 
-class Parked(NamedTuple):
-    """A record on the parked topic."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: list[RawHeader]
-
-
-class World:
-    """One staging partition, whose target fails now and then. `arrived`: the events on the target, by offset."""
-
-    def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
-        self.clock = SteppingClock()
-        self.partition = Partition(0, Checkpoint(0, {}), parks_unknown=True)
-        self.log: list[Parked] = []
-        self.writing: list[tuple[Backlog, int, Stray]] = []
-        self.lane: list[Chunk] = []
-        self.arrived: list[int] = []
-        self.staged = 0
-        self.lost = 0
-        self.sweep: Sweep | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.position = 0
-
-    # -- the parked topic, as a reader
-
-    async def bounds(self, topic: str) -> dict[int, Bounds]:
-        """All of it."""
-        raise NotImplementedError(topic)
-
-    async def ends(self, places: Collection[Place]) -> dict[Place, int]:
-        """Behind the last record."""
-        await asyncio.sleep(0)
-        return dict.fromkeys(places, len(self.log))
-
-    def read_from(self, offsets: dict[Place, int]) -> None:
-        """From there."""
-        (self.position,) = offsets.values()
-
-    async def fetch(self, max_records: int, timeout_s: float) -> dict[Place, list[Any]]:  # noqa: ARG002
-        """A few of the next ones."""
-        await asyncio.sleep(0)
-        count = self.chance.randint(0, min(max_records, 4))
-        found = self.log[self.position : self.position + count]
-        self.position += len(found)
-        return {Place(TOPIC, 0): list(found)} if found else {}
-
-    async def position_of(self, place: Place) -> int:  # noqa: ARG002
-        """The next one."""
-        return self.position
-
-    # -- what happens
-
-    def stage(self) -> None:
-        """An event comes: straight, into the room, or to the parked topic."""
-        offset, self.staged = self.staged, self.staged + 1
-        record = ParkedRecord(offset, 0, b"k", b"v", [])
-        stray = Stray([record], lambda _: None, lambda: self.arrived.append(offset))
-        backlog = self.partition.get(NAME)
-        if backlog is None:
-            self.arrived.append(offset)
-        elif backlog.room is not None:
-            backlog.room.append(stray)
-        else:
-            self.park(backlog, [stray])
-
-    def park(self, backlog: Backlog, strays: list[Stray]) -> None:
-        """Write to the parked topic; it takes a while."""
-        for stray in strays:
-            backlog.under_way += 1
-            self.writing.append((backlog, stray.records[0].offset, stray))
-
-    def others_park(self) -> None:
-        """Something of another name, which is drained by nobody."""
-        backlog = self.partition.open(OTHER, "down")
-        backlog.under_way += 1
-        self.writing.append((backlog, -1, Stray([], lambda _: None, lambda: None)))
-
-    def fall_sick(self) -> None:
-        """The target is found sick: from now on everything follows behind."""
-        self.partition.open(NAME, "sick")
-
-    def acknowledge(self) -> None:
-        """The parked topic takes the next one; now and then it does not say where."""
-        if self.writing:
-            backlog, offset, _ = self.writing.pop(0)
-            at = len(self.log)
-            headers = park_headers([], Origin(backlog.name, 0, max(offset, 0), "sick", 1.0))
-            self.log.append(Parked(at, 0, b"k", b"v", headers))
-            known = at if self.chance.random() < 0.9 else -1
-            self.partition.parked(backlog, known, 1, 2, 1.0)
-
-    def deliver(self, chunk: Chunk) -> str:
-        """Into the lane; now and then that cannot be."""
-        if self.chance.random() < 0.05:
-            return "not now"
-        self.lane.append(chunk)
-        return ""
-
-    def end(self) -> None:
-        """The first chunk in the lane arrives."""
-        if self.lane:
-            chunk = self.lane.pop(0)
-            self.arrived += [record.offset for record in chunk.records]
-            chunk.end()
-
-    def fail(self) -> None:
-        """The target is overdue: some of the first chunk has arrived all the same, nobody knows."""
-        if self.lane:
-            chunk = self.lane[0]
-            some = self.chance.randint(0, len(chunk.records))
-            self.arrived += [record.offset for record in chunk.records[:some]]
-            self.lost += 1
-            chunk.lose("overdue")
-
-    def abandon(self, chunks: list[Chunk]) -> None:
-        """Out of the lane."""
-        self.lane = [chunk for chunk in self.lane if chunk not in chunks]
-
-    def drain(self) -> None:
-        """Start a pass, unless there is one or nothing to do."""
-        backlog = self.partition.get(NAME)
-        idle = self.task is None or self.task.done()
-        if idle and backlog is not None and backlog.cursor is not None and backlog.drained_by is None:
-            self.sweep = Sweep(
-                TOPIC,
-                {0: self.partition},
-                [backlog],
-                deliver=self.deliver,
-                abandon=self.abandon,
-                park=self.park,
-                clock=self.clock,
-                room_s=2.0,
-            )
-            self.task = asyncio.create_task(self._run(self.sweep))
-
-    async def _run(self, sweep: Sweep) -> None:
-        reader = _Reader(self)
-        await sweep.run(reader)
-        await sweep.finished()
-
-
-class _Reader:
-    """A world as a reader."""
-
-    def __init__(self, world: World) -> None:
-        self.bounds, self.ends = world.bounds, world.ends
-        self.read_from, self.fetch, self.position = world.read_from, world.fetch, world.position_of
-
-
-async def live(world: World) -> None:
+async def live(world: World, orders: Sequence[Callable[[], None]] = ()) -> None:
     """Turmoil, then peace until nothing waits."""
     turmoil = [world.stage] * 6 + [world.acknowledge] * 6 + [world.end] * 4 + [world.drain] * 3
     turmoil += [world.fall_sick, world.fail, world.others_park, lambda: world.clock.step(0.5)]
+    turmoil += [*orders, world.bury]
     for _ in range(300):
         world.chance.choice(turmoil)()
         for _ in range(world.chance.randint(0, 3)):
@@ -188,6 +25,7 @@ async def live(world: World) -> None:
             break
         world.acknowledge()
         world.end()
+        world.bury()
         world.drain()
         if world.chance.random() < 0.2:
             world.stage()  # it never stops
@@ -207,3 +45,26 @@ def test_order_holds_and_nothing_is_lost_whatever_the_schedule(first: int) -> No
         assert world.lost or len(world.arrived) == world.staged, f"seed {seed}: twice, and nothing was lost"
         ways_back += bool(world.log)
     assert ways_back > 50
+
+
+@pytest.mark.parametrize("first", range(0, 200, 100))
+def test_what_an_operator_orders_keeps_the_order_and_loses_nothing(first: int) -> None:
+    """P6, T5: releases and move-ons of all or of a tenant's events, at any time: each event arrives or is moved on, in
+    staging order; moved on is only what was parked and chosen when it was ordered, and each of that once."""
+    through = moved = 0
+    for seed in range(first, first + 100):
+        world = World(seed)
+        orders = [world.release, world.move_on, world.move_on, world.rest]
+        asyncio.run(live(world, orders))
+        assert world.partition.get(NAME) is None, f"seed {seed}: the way back was not found"
+        firsts = list(dict.fromkeys(world.arrived))
+        assert firsts == sorted(firsts), f"seed {seed}"
+        assert {*world.arrived, *world.moved} == set(range(world.staged)), f"seed {seed}"
+        assert len(world.moved) == len({*world.moved}), f"seed {seed}: dead-lettered twice"
+        assert {*world.moved} <= world.allowed, f"seed {seed}: moved on though nobody ordered it"
+        both = {*world.arrived} & {*world.moved}
+        assert world.lost or not both, f"seed {seed}: delivered and moved on, and nothing was lost"
+        through += world.through
+        moved += len(world.moved)
+    assert through > 100
+    assert moved > 500

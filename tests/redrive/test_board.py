@@ -8,8 +8,10 @@ from collections.abc import Mapping
 import pytest
 
 from pipeline.redrive.board import LEASE_S, Board
-from pipeline.redrive.job import Claim, JobKind, JobState, NoSuchJob, Order, Progress, Wanted, read_told
+from pipeline.redrive.coordinate import coordinate
+from pipeline.redrive.job import Claim, JobKind, JobState, NoSuchJob, Order, Part, Progress, Wanted, read_told
 from pipeline.redrive.lead import fitting, page_size
+from pipeline.testing import SteppingClock
 
 TOPIC = {"topic": "a.dlq"}
 
@@ -31,7 +33,7 @@ def progress(job: str, epoch: int, state: JobState = JobState.RUNNING, worker: s
     return Progress(job=job, epoch=epoch, worker=worker, state=state, total=10, done=4, at=2.0)
 
 
-def told(*records: Order | Claim | Progress, at: float = 0.0) -> Board:
+def told(*records: Order | Claim | Progress | Part, at: float = 0.0) -> Board:
     """A board that has read these."""
     board = Board()
     for record in records:
@@ -151,3 +153,65 @@ def test_how_much_a_leader_has_in_hand() -> None:
     """Q5: with a rate, a page is what goes in a tenth of a second; of large letters a page has few, at least one."""
     assert [page_size(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [1_000, 1, 50, 1_000]
     assert [fitting(sizes, 10) for sizes in ([], [99], [4, 6, 1], [4, 7])] == [0, 1, 2, 1]
+
+
+def part(partition: int, state: JobState = JobState.RUNNING, worker: str = "w1", done: int = 3) -> Part:
+    """What the owner of a staging partition tells of a job about what is parked."""
+    return Part(job="p", partition=partition, worker=worker, state=state, upto=9, total=5, done=done)
+
+
+def test_the_owners_of_partitions_tell_their_parts() -> None:
+    """P6: a job about what is parked is an errand while it is led; of each partition the last word counts, but an end
+    is an end, whatever a former owner says; it stands in no way of jobs about dead letters of any topic."""
+    release = order("p").model_copy(update={"kind": JobKind.RELEASE})
+    board = told(release, order("1", {}))
+    assert board.errands() == []
+    assert board.claimable(0.0) == {"p": 1, "1": 1}
+    for record in (claim("p", 1), part(0), part(1), part(0, JobState.DONE, "w2", 5), part(0)):
+        board.take(record, 0.0)
+    assert [job.id for job in board.errands()] == ["p"]
+    parts = board.parts("p")
+    assert (parts[0].state, parts[0].done, parts[1].state) == (JobState.DONE, 5, JobState.RUNNING)
+    assert read_told(part(1).record()[1]) == parts[1]
+    board.take(progress("p", 1, JobState.DONE), 1.0)
+    assert board.errands() == []
+
+
+async def test_a_job_about_what_is_parked_ends_with_its_last_part() -> None:
+    """P6, O3: its leader adds up what the owners tell, in whatever order, and audits the end once; paused it leads no
+    longer, and with a part that was cancelled the whole is."""
+    board = told(order("p").model_copy(update={"kind": JobKind.MOVE_ON}), claim("p", 1))
+    said: list[Progress] = []
+    audited: list[tuple[JobState, int, dict[str, int]]] = []
+    wanted = [Wanted.RUN]
+
+    async def tell(word: Progress) -> None:
+        said.append(word)
+        if word.state is JobState.RUNNING:
+            held = {"still_parked": 2}
+            board.take(part(len(board.parts("p")), JobState.DONE).model_copy(update={"held": held}), 0.0)
+
+    async def audit(state: JobState, done: int, held: Mapping[str, int]) -> None:
+        audited.append((state, done, dict(held)))
+
+    async def lead() -> None:
+        clock = SteppingClock()
+
+        def parts() -> Mapping[int, Part]:
+            clock.step(1.0)
+            return board.parts("p")
+
+        await coordinate(board.job("p"), range(2), parts, clock, lambda: wanted[0], tell, audit, 1, "w1")
+
+    await lead()
+    assert audited == [(JobState.DONE, 6, {"still_parked": 4})]
+    assert (said[-1].state, said[-1].total, said[-1].done) == (JobState.DONE, 10, 6)
+    board = told(order("p").model_copy(update={"kind": JobKind.MOVE_ON}), claim("p", 1), part(0))
+    wanted[0] = Wanted.PAUSE
+    await lead()
+    assert said[-1].state is JobState.PAUSED
+    wanted[0] = Wanted.CANCEL
+    board.take(part(0, JobState.DONE), 0.0)
+    board.take(part(1, JobState.CANCELLED, done=0), 0.0)
+    await lead()
+    assert audited[1:] == [(JobState.CANCELLED, 3, {})]
