@@ -39,7 +39,10 @@ class Reader:
     Its methods raise a `KafkaError` where no broker answers or one refuses, and `SecurityRefused`.
     """
 
-    def __init__(self, connection: Connection, *, partition_bytes: int = 1_048_576) -> None:
+    def __init__(
+        self, connection: Connection, *, partition_bytes: int = 1_048_576, wait_s: float = 0.5
+    ) -> None:
+        """`wait_s`: how long a broker may hold a fetch back that finds nothing, and with it what is asked next."""
         read_any_header_name()
         self._connection = connection
         self._consumer = AIOKafkaConsumer(
@@ -48,6 +51,7 @@ class Reader:
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=partition_bytes,
+            fetch_max_wait_ms=int(wait_s * 1000),
         )
         self._consumer._client = connection.client()  # noqa: SLF001 -- its own lets one hung broker stop all
 

@@ -19,7 +19,8 @@ __all__ = ["Fetched", "Follower"]
 log = logging.getLogger(__name__)
 
 _RECORDS = 5_000
-_FETCH_S = 0.5
+_FETCH_S = 2.0
+"""How long to wait for records: what comes is handed on at once, and each look costs where none do."""
 _PAUSE_S = 1.0
 
 Fetched = Mapping[Place, Sequence[Any]]
@@ -107,7 +108,8 @@ class Follower:
         while True:
             try:
                 # Kafka answers a connection in order: what is asked of the reader's own waits for its fetch.
-                async with Reader(self._connection) as reader, Reader(self._connection) as looking:
+                reading = Reader(self._connection, wait_s=_FETCH_S)
+                async with reading as reader, Reader(self._connection) as looking:
                     await self._follow(reader, looking)
             except Exception as error:  # noqa: BLE001 -- a broker, a disk: it may be well again
                 log.warning("cannot follow %s, will try again: %r", ", ".join(self._topics), error)
