@@ -82,7 +82,9 @@ def _model_judge(model: type[BaseModel]) -> Judge:
 
     def judge(body: bytes) -> str | None:
         # pydantic reads NaN and Infinity, which JSON does not have: look for them first.
-        if (b"NaN" in body or b"Infinity" in body) and (problem := _json_problem(body)):
+        # One byte is found many times as fast as several.
+        odd = (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body)
+        if odd and (problem := _json_problem(body)):
             return problem
         try:
             validate(body)

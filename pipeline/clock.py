@@ -35,8 +35,8 @@ class SystemClock:
 SYSTEM_CLOCK = SystemClock()
 
 
-_second: tuple[int, str] = 0, "1970-01-01T00:00:00"
-"""The second asked for last, and its text: events come many a second."""
+_second: tuple[int, str] = 0, "1970-01-01T00:00:00.%06dZ"
+"""The second asked for last, and its text with a place for the microseconds: events come many a second."""
 
 
 def rfc3339(seconds: float) -> str:
@@ -49,5 +49,5 @@ def rfc3339(seconds: float) -> str:
     known, text = _second
     if known != whole:
         text = datetime.fromtimestamp(whole, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
-        _second = whole, text
-    return f"{text}.{micros:06d}Z"
+        _second = whole, text = whole, text + ".%06dZ"
+    return text % micros

@@ -34,6 +34,7 @@ __all__ = [
     "check_bytes",
     "check_extra_headers",
     "check_text",
+    "header_bytes",
     "is_reserved",
     "is_rfc3339",
     "record_size",
@@ -140,6 +141,11 @@ def batch_bytes(key: bytes | None, value: bytes | None, headers: RawHeaders) -> 
     for name, content in headers:
         size += len(name) + (len(content) if content else 0) + _HEADER_OVERHEAD
     return size
+
+
+def header_bytes(name: str) -> int:
+    """No less than a header takes in a batch beside its value, in bytes, for a name of ASCII."""
+    return len(name) + _HEADER_OVERHEAD
 
 
 def record_size(key: bytes | None, value: bytes | None, headers: RawHeaders) -> int:

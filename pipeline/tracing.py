@@ -41,17 +41,26 @@ class StageSpans:
     """Spans of calls of stage(), children of whatever span is current where the call is made."""
 
     def __init__(self, tracer: Tracer) -> None:
-        from opentelemetry.trace import SpanKind, set_span_in_context
+        from opentelemetry import trace
+        from opentelemetry.trace import INVALID_SPAN, ProxyTracer, SpanKind, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._tracer = tracer
         self._kind = SpanKind.PRODUCER
+        self._nothing = INVALID_SPAN
+        self._current = trace.get_current_span
+        self._globals = vars(trace) if isinstance(tracer, ProxyTracer) else {}
         self._in_context = set_span_in_context
         self._propagator = TraceContextTextMapPropagator()
 
-    def start(self, key: str, event_id: str, topic: str) -> StagedSpan:
-        """Begin the span of one call."""
-        span = self._tracer.start_span(f"stage {key}", kind=self._kind)
+    def start(self, name: str, key: str, event_id: str, topic: str) -> StagedSpan | None:
+        """Begin the span of one call; None where nobody records spans and there is no trace to carry on."""
+        # Where nobody has configured OpenTelemetry. Its own way to say so takes longer than all else here.
+        if self._globals.get("_TRACER_PROVIDER", self) is None and self._current() is self._nothing:
+            return None
+        span = self._tracer.start_span(name, kind=self._kind)
+        if span is self._nothing:
+            return None
         if span.is_recording():
             span.set_attributes(
                 {

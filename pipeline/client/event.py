@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from catalog import Catalog, EventDefinition, OwnTopics
+from catalog.payloads import PayloadValidator
 from catalog.policies import DeliveryPolicy, PolicyOverride, format_override, override_from_mapping
 from pipeline import staging
 from pipeline.clock import Clock, rfc3339
@@ -29,8 +30,8 @@ __all__ = ["Event", "EventChecker", "encode"]
 
 _NO_OVERRIDE: Final = PolicyOverride()
 _ABSENT: Final = (None, "")
-_LARGEST_REST: Final = 6_144
-"""More than all of a record but its value and source can have without headers of the caller's."""
+_NAMED: Final = {name: staging.header_bytes(name) for name in staging.NAMES}
+"""What a header of ours takes in a batch beside its value."""
 
 
 class Event(NamedTuple):
@@ -42,6 +43,8 @@ class Event(NamedTuple):
     tenant: str | None
     span: StagedSpan | None = None
     """The span of this call, for its caller to end."""
+    size: int | None = None
+    """No less than the record takes in a batch before compression, in bytes, where somebody knows that."""
 
     @property
     def id(self) -> str:
@@ -64,6 +67,20 @@ class Event(NamedTuple):
         return self.row.headers
 
 
+class _Kind(NamedTuple):
+    """What all events of one definition have in common, worked out once."""
+
+    definition: EventDefinition
+    policy: DeliveryPolicy
+    """In force where a call overrides nothing."""
+    headers: tuple[Header, ...]
+    size: int
+    """What a record takes in a batch, but for its key, its value, the values of id and time, and further headers."""
+    validator: PayloadValidator
+    system_key: bytes | None
+    span_name: str
+
+
 class EventChecker:
     """Checks events against one catalog and one set of settings. Does no I/O; safe from any thread."""
 
@@ -82,7 +99,7 @@ class EventChecker:
             (staging.CATALOG, catalog.fingerprint.encode()),
         )
         self._source = settings.cloudevents_source
-        self._surely_fits = self._max_record - _LARGEST_REST - len(self._source)
+        self._kinds: dict[str, _Kind] = {}
 
     def check(
         self,
@@ -97,40 +114,42 @@ class EventChecker:
         headers: ExtraHeaders | None = None,
     ) -> Event:
         """The event as it will be staged. Raises a caller error (C2) for whatever is wrong with it."""
-        definition = self._definition(key)
-        override = _NO_OVERRIDE if policy is None else _override(policy)
-        if definition.sources is not None and self._source not in definition.sources:
-            raise InvalidField(
-                "source", f"{self._source!r} may not stage {key!r}: see `sources` in its definition"
-            )
-        effective = self._catalog.policy(key, None if policy is None else override)
+        kind = self._kinds.get(_str("key", key)) or self._kind_of(key)
+        effective, override = kind.policy, _NO_OVERRIDE
+        if policy is not None:
+            override = _override(policy)
+            effective = self._catalog.policy(key, override)
         if not effective.enabled:
             raise EventDisabled(key)
         event_id = uuid7() if id is None else id
-        record_headers = [
-            *self._constant,
-            (staging.DEFINITION, key.encode()),
-            (staging.ID, id_bytes := _text("id", event_id)),
-            (staging.TIME, _time(time, self._clock)),
-        ]
-        partition_key = id_bytes
+        id_bytes = partition_key = _text("id", event_id)
+        time_bytes = _time(time, self._clock)
+        record_headers = [*kind.headers, (staging.ID, id_bytes), (staging.TIME, time_bytes)]
+        size = kind.size + len(id_bytes) + len(time_bytes)
         if subject not in _ABSENT:
             partition_key = _text("subject", subject)
             record_headers.append((staging.SUBJECT, partition_key))
+            size += _NAMED[staging.SUBJECT] + len(partition_key)
         if tenant not in _ABSENT:
             partition_key = _text("tenant", tenant)
             record_headers.append((staging.TENANT, partition_key))
-        if definition.system:
-            partition_key = b"system:" + definition.event_type.encode()
+            size += _NAMED[staging.TENANT] + len(partition_key)
+        if kind.system_key is not None:
+            partition_key = kind.system_key
+        more: list[Header] = []
         if policy is not None and override != _NO_OVERRIDE:
-            record_headers.append((staging.POLICY, format_override(override).encode()))
+            more.append((staging.POLICY, format_override(override).encode()))
         if headers:
-            record_headers += staging.check_extra_headers(_pairs(headers))
-        value = self._value(definition, payload)
-        span = None if self._spans is None else self._spans.start(key, event_id, self._topic)
-        if span is not None and not (headers and any(name in TRACE for name, _ in record_headers)):
-            record_headers += span.headers
-        if headers or (value is not None and len(value) > self._surely_fits):
+            more += staging.check_extra_headers(_pairs(headers))
+        value = self._value(kind, payload)
+        span = None if self._spans is None else self._spans.start(kind.span_name, key, event_id, self._topic)
+        if span is not None and not (headers and any(name in TRACE for name, _ in more)):
+            more += span.headers
+        size += len(partition_key) + (len(value) if value is not None else 0)
+        if more:
+            record_headers += more
+            size += sum(staging.header_bytes(name) + len(content) for name, content in more)
+        if headers or size > self._max_record:  # a caller's names of headers may be other than ASCII
             try:
                 self._check_size(partition_key, value, record_headers)
             except RecordTooLarge as error:
@@ -138,18 +157,35 @@ class EventChecker:
                     span.end(error)
                 raise
         row = Row(event_id, partition_key, value, record_headers)
-        return Event(row, effective, definition, tenant or None, span)
+        return Event(row, effective, kind.definition, tenant or None, span, size)
 
-    def _definition(self, key: str) -> EventDefinition:
-        definition = self._catalog.get(_str("key", key))
-        return definition if definition is not None else self._catalog.require(key)  # raises
+    def _kind_of(self, key: str) -> _Kind:
+        definition = self._catalog.require(key)
+        if definition.sources is not None and self._source not in definition.sources:
+            raise InvalidField(
+                "source", f"{self._source!r} may not stage {key!r}: see `sources` in its definition"
+            )
+        headers = (*self._constant, (staging.DEFINITION, key.encode()))
+        size = staging.batch_bytes(None, None, headers) + _NAMED[staging.ID] + _NAMED[staging.TIME]
+        system_key = b"system:" + definition.event_type.encode() if definition.system else None
+        kind = _Kind(
+            definition,
+            self._catalog.policy(key),
+            headers,
+            size,
+            self._catalog.validator(key),
+            system_key,
+            f"stage {key}",
+        )
+        self._kinds[key] = kind
+        return kind
 
-    def _value(self, definition: EventDefinition, payload: Payload) -> bytes | None:
-        value, known_good = encode(definition, payload)
+    def _value(self, kind: _Kind, payload: Payload) -> bytes | None:
+        value, known_good = (payload, False) if type(payload) is bytes else encode(kind.definition, payload)
         if value is not None and len(value) > self._max_payload:
             raise RecordTooLarge("the payload", len(value), self._max_payload, "STREAMING_MAX_PAYLOAD_BYTES")
         if not known_good:
-            self._catalog.validator(definition.key).check(value)
+            kind.validator.check(value)
         return value
 
     def _check_size(self, key: bytes, value: bytes | None, headers: list[Header]) -> None:
