@@ -37,26 +37,37 @@ class StagedSpan(NamedTuple):
         self.span.end()
 
 
+class _Provider:
+    """What makes the spans of a tracer: the one that OpenTelemetry was configured with, now or later."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        from opentelemetry import trace
+
+        self._globals = vars(trace) if isinstance(tracer, trace.ProxyTracer) else {}
+
+    def is_missing(self) -> bool:
+        """Whether nobody has configured OpenTelemetry yet. The API's own way to say so takes a microsecond."""
+        return self._globals.get("_TRACER_PROVIDER", self) is None
+
+
 class StageSpans:
     """Spans of calls of stage(), children of whatever span is current where the call is made."""
 
     def __init__(self, tracer: Tracer) -> None:
-        from opentelemetry import trace
-        from opentelemetry.trace import INVALID_SPAN, ProxyTracer, SpanKind, set_span_in_context
+        from opentelemetry.trace import INVALID_SPAN, SpanKind, get_current_span, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._tracer = tracer
         self._kind = SpanKind.PRODUCER
         self._nothing = INVALID_SPAN
-        self._current = trace.get_current_span
-        self._globals = vars(trace) if isinstance(tracer, ProxyTracer) else {}
+        self._current = get_current_span
+        self._provider = _Provider(tracer)
         self._in_context = set_span_in_context
         self._propagator = TraceContextTextMapPropagator()
 
     def start(self, name: str, key: str, event_id: str, topic: str) -> StagedSpan | None:
         """Begin the span of one call; None where nobody records spans and there is no trace to carry on."""
-        # Where nobody has configured OpenTelemetry. Its own way to say so takes longer than all else here.
-        if self._globals.get("_TRACER_PROVIDER", self) is None and self._current() is self._nothing:
+        if self._provider.is_missing() and self._current() is self._nothing:
             return None
         span = self._tracer.start_span(name, kind=self._kind)
         if span is self._nothing:
@@ -86,6 +97,7 @@ class DeliverySpans:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._tracer = tracer
+        self._provider = _Provider(tracer)
         self._kind = SpanKind.CONSUMER
         self._propagator = TraceContextTextMapPropagator()
 
@@ -98,6 +110,8 @@ class DeliverySpans:
         now: float,
     ) -> None:
         """`count` events, with these headers, were acknowledged by a target. Times are seconds since 1970."""
+        if self._provider.is_missing():
+            return
         span = self._tracer.start_span(
             f"deliver {target}", kind=self._kind, links=self._links(headers), start_time=int(began * 1e9)
         )

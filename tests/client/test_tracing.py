@@ -121,6 +121,28 @@ def test_a_delivered_batch_is_a_span_linked_to_its_events() -> None:
     assert span.kind is SpanKind.CONSUMER
 
 
+def test_a_provider_that_comes_later_counts() -> None:
+    """O4: where nobody has configured OpenTelemetry no call has a span, and no batch a look at its headers; from the
+    moment when somebody has, they do."""
+    program = (
+        "from opentelemetry import trace; from opentelemetry.sdk.trace import TracerProvider;"
+        "from pipeline.tracing import stage_spans, delivery_spans;"
+        "stage, deliver = stage_spans(), delivery_spans();"
+        "print(stage.start('a', 'a', 'b', 'c'), deliver.delivered('t', None, 1, 0.0, 0.0));"
+        "parent = trace.NonRecordingSpan(trace.SpanContext(1, 2, True, trace.TraceFlags(1)));"
+        "token = trace.context_api.attach(trace.set_span_in_context(parent));"
+        "print(stage.start('a', 'a', 'b', 'c').headers[0][1][:35]); trace.context_api.detach(token);"
+        "trace.set_tracer_provider(TracerProvider());"
+        "print(stage.start('a', 'a', 'b', 'c').span.is_recording());"
+        "deliver.delivered('t', None, 1, 0.0, 0.0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["None None", f"b'00-{1:032x}'", "True"]
+    assert "'NoneType' object is not iterable" in done.stderr
+
+
 def test_without_the_api_nothing_is_missing() -> None:
     """N3: where OpenTelemetry is not installed there are no spans, and nothing asks for it."""
     program = (
