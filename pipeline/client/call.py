@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from catalog.policies import Outbox
+from pipeline.client.acks import Acks
 from pipeline.client.metering import StageMeter
 from pipeline.errors import ErrorClass, StagingRefused, StagingUnavailable, classify
 from pipeline.kafka.lane import Lane, Parcel
@@ -27,9 +28,11 @@ _REFUSED: Final = frozenset({ErrorClass.AUTH, ErrorClass.TOPIC_NOT_FOUND})
 
 
 class Call(Parcel):
-    """One record, one outcome. `left_lane` is told when its lane no longer holds it."""
+    """One record, one outcome. `left_lane` is told when its lane no longer holds it, or `acks`, where it is
+    acknowledged and its caller waits."""
 
     __slots__ = (
+        "acks",
         "begun",
         "event_id",
         "key",
@@ -50,8 +53,9 @@ class Call(Parcel):
         outcome: Outcome,
         left_lane: Callable[[Exception | None], None],
         span: StagedSpan | None = None,
+        size: int | None = None,
     ) -> None:
-        super().__init__(((row.key, row.value, row.headers),))
+        super().__init__(((row.key, row.value, row.headers),), None, size)
         self.row = row
         self.event_id = row.id
         self.key = row.key
@@ -62,6 +66,8 @@ class Call(Parcel):
         """None while it is in no lane yet, or none any more."""
         self.meter: StageMeter | None = None
         """Counts how it ends; None: nobody does."""
+        self.acks: Acks | None = None
+        """Is told of the acknowledgement; None while it is not on its way."""
         self.span = span
         self.begun = 0.0
         """When, on the monotonic clock."""
@@ -70,10 +76,17 @@ class Call(Parcel):
 
     def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002 -- one record
         """The event is durable."""
-        assert self.lane is not None
-        self.answer(Staged(self.event_id, "topic", self.lane.topic, self.lane.partition, offset))
+        lane, acks = self.lane, self.acks
+        assert lane is not None
+        assert acks is not None
         self.lane = None
-        self.left_lane(None)
+        if self.outcome.done():
+            self.left_lane(None)
+            return
+        acks.add(self.begun)
+        self.outcome.set_result(Staged(self.event_id, "topic", lane.topic, lane.partition, offset))
+        if self.span is not None:
+            self.span.end()
 
     def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002
         """The broker will never take it: a caller error, for its cause is one."""

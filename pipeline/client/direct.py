@@ -27,7 +27,7 @@ _REMEMBERED_KEYS = 65_536
 
 
 class DirectPath:
-    """Puts calls into lanes. `takes_another_way` is asked right before a call would enter its lane, and has
+    """Puts calls into lanes. `takes_another_way` is asked right before one that waited would enter its lane, and has
     taken the call where it answers true; `on_ready` is told once the staging topic is known, `on_failure` of calls
     that get no lane because it cannot be used."""
 
@@ -75,7 +75,7 @@ class DirectPath:
         return lane
 
     def put(self, call: Call) -> None:
-        """Into its lane, or behind those that wait for one."""
+        """Into its lane, or behind those that wait for one. To be called where it takes no other way."""
         if self._backlog or not self.has_room:
             self._backlog.append(call)
             if not self.lanes:
@@ -83,15 +83,17 @@ class DirectPath:
         else:
             self._enter(call)
 
-    def left_lane(self) -> None:
-        """A call's lane no longer holds it: there is room."""
-        self.in_lanes -= 1
+    def left_lane(self, count: int = 1) -> None:
+        """The lanes of so many calls no longer hold them: there is room."""
+        self.in_lanes -= count
         self.admit()
 
     def admit(self) -> None:
         """Let those that wait into their lanes while there is room."""
         while self._backlog and self.has_room:
-            self._enter(self._backlog.popleft())
+            call = self._backlog.popleft()
+            if not self._takes_another_way(call):
+                self._enter(call)
         if not self.in_lanes and not self._backlog:
             self._empty.set()
 
@@ -154,8 +156,6 @@ class DirectPath:
         self.fail_backlog(StagerClosed("the stager was closed before the event was sent"))
 
     def _enter(self, call: Call) -> None:
-        if self._takes_another_way(call):
-            return
         lane = call.lane = self.lane_of(call.key)
         assert lane is not None, "the topic is known where there is room"
         self.in_lanes += 1

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pipeline.breaker import Breaker, BreakerPolicy
@@ -54,7 +55,8 @@ class Fallback:
         """Why there is none yet."""
         self._making: asyncio.Task[None] | None = None
         self._relay: Relay | None = None
-        self._stores: set[asyncio.Future[int]] = set()
+        self._storing = 0
+        self._all_stored = asyncio.Event()
         self._deserted: defaultdict[bytes, list[Call]] = defaultdict(list)
         """By key: calls in lanes that may be on the topic or not, and whose callers have gone on."""
 
@@ -75,7 +77,7 @@ class Fallback:
         self._adoption.start()
 
     def wake(self) -> None:
-        """There is something for the relay: the staging topic is known now, or a row was stored."""
+        """The staging topic is known now."""
         if self._relay is not None:
             self._relay.wake()
 
@@ -84,6 +86,9 @@ class Fallback:
         if call.outbox == "always":
             self.store(call)
             return True
+        outbox = self._outbox
+        if outbox is not None and outbox.is_empty and self.breaker.is_closed:
+            return False
         if self._must_queue(call.key):
             if call.outbox == "never":
                 reason = "events of its key wait in the outbox, and outbox=never may not queue behind them"
@@ -100,9 +105,9 @@ class Fallback:
             self.store(call)
         return True
 
-    def succeeded(self) -> None:
-        """One event was acknowledged."""
-        self.breaker.succeeded(1, self._clock.monotonic())
+    def succeeded(self, count: int) -> None:
+        """So many events were acknowledged."""
+        self.breaker.succeeded(count, self._clock.monotonic())
 
     def overdue(self, call: Call, cause: BaseException) -> None:
         """A call was not acknowledged in time: it and all behind it in its lane become rows, in order.
@@ -152,9 +157,8 @@ class Fallback:
             call.fail(failure_of(call.event_id, self._no_outbox, unknown=call.taken > 0))
             return
         call.stored = True
-        stored = self._outbox.append(call.key, encode(call.row))
-        self._stores.add(stored)
-        stored.add_done_callback(lambda done: self._stored(call, done))
+        self._outbox.append(call.key, encode(call.row), partial(self._stored, call))
+        self._storing += 1
 
     async def health(self) -> Health:
         """From the outbox itself: degraded while rows wait or the breaker is not closed.
@@ -187,6 +191,13 @@ class Fallback:
         if self._relay is not None:
             await self._relay.until_empty()
 
+    async def settle(self) -> None:
+        """Wait for the broker's answers to rows that are in flight; for no longer than a call waits for one."""
+        if self._relay is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.stage_timeout_s):
+                    await self._relay.settle()
+
     async def close(self) -> None:
         """Make rows of what is still under way; end the relay; let go of the outbox."""
         self._closing.set()
@@ -199,8 +210,9 @@ class Fallback:
         cause = ConnectionError("the stager was closed before the broker answered")
         for lane in (*self._direct.lanes, None):
             self._empty(lane, cause)
-        while self._stores:
-            await asyncio.wait(self._stores)
+        while self._storing:
+            self._all_stored.clear()
+            await self._all_stored.wait()
         outbox, self._outbox = self._outbox, None
         await let_go(outbox)
 
@@ -245,11 +257,11 @@ class Fallback:
                 self.store(call)
         self._direct.admit()
 
-    def _stored(self, call: Call, done: asyncio.Future[int]) -> None:
-        self._stores.discard(done)
-        error = done.exception()
-        if error is not None:
-            call.fail(failure_of(call.event_id, error, unknown=call.taken > 0))
+    def _stored(self, call: Call, result: int | OutboxUnavailable) -> None:
+        self._storing -= 1
+        if not self._storing:
+            self._all_stored.set()
+        if isinstance(result, OutboxUnavailable):
+            call.fail(failure_of(call.event_id, result, unknown=call.taken > 0))
         else:
-            call.answer(Staged(call.event_id, "outbox", sequence=done.result()))
-            self.wake()
+            call.answer(Staged(call.event_id, "outbox", sequence=result))

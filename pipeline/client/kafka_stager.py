@@ -12,8 +12,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 from datetime import datetime
+from threading import get_ident
 
 from catalog import Catalog, OwnTopics
+from pipeline.client.acks import Acks
 from pipeline.client.call import Call, failure_of
 from pipeline.client.deadlines import Deadlines
 from pipeline.client.direct import DirectPath
@@ -80,6 +82,7 @@ class KafkaStager(Stager):
             on_ready=self._fallback.wake,
             on_failure=self._fallback.failed,
         )
+        self._acks = Acks(self._acked)
         await self._fallback.start(self._direct, lambda outbox: self._relay_of(outbox, outbox))
         direct_s = settings.stage_timeout_s * DIRECT_SHARE
         self._direct_limit = Deadlines(direct_s, self._clock, self._overdue)
@@ -102,6 +105,7 @@ class KafkaStager(Stager):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.close_timeout_s * DIRECT_SHARE):
                     await self._direct.drain()
+                    await self._fallback.settle()
         await self._fallback.close()
         await self._direct.stop()
         await self._producer.close(max(0.0, limit - self._clock.monotonic()))
@@ -126,7 +130,7 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome: asyncio.Future[Staged] = loop.create_future()
-        call = Call(event.row, event.policy.outbox, outcome, self._left_lane, event.span)
+        call = Call(event.row, event.policy.outbox, outcome, self._left_lane, event.span, event.size)
         self._accept(call)
         try:
             return await outcome
@@ -155,7 +159,8 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome: concurrent.futures.Future[Staged] = concurrent.futures.Future()
-        self._inbox.post(Call(event.row, event.policy.outbox, outcome, self._left_lane, event.span), loop)
+        call = Call(event.row, event.policy.outbox, outcome, self._left_lane, event.span, event.size)
+        self._inbox.post(call, loop)
         try:
             return outcome.result(self._settings.stage_timeout_s + _LOOP_GRACE_S)
         except TimeoutError:
@@ -238,8 +243,9 @@ class KafkaStager(Stager):
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         self._check_usable()
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        loop = self._loop
+        # A thread runs one loop at a time. To ask which one costs a system call in Python 3.11.
+        if loop is None or self._thread != get_ident() or not loop.is_running():
             raise StagerClosed(
                 "the stager belongs to another event loop: open one on this one, or call stage_blocking()"
             )
@@ -251,17 +257,23 @@ class KafkaStager(Stager):
         if self._closed:
             call.fail(StagerClosed())
             return
-        call.meter = self._meter
-        call.begun = self._clock.monotonic()
-        call.deadline = call.begun + self._settings.record_delivery_timeout_s
-        self._direct_limit.add(call, call.begun)
+        call.meter, call.acks = self._meter, self._acks
+        now = call.begun = self._clock.monotonic()
+        call.deadline = now + self._settings.record_delivery_timeout_s
+        self._direct_limit.add(call, now)
         if not self._fallback.takes(call):
             self._direct.put(call)
+
+    def _acked(self, begun: list[float]) -> None:
+        self._failure = None
+        self._fallback.succeeded(len(begun))
+        self._meter.staged("topic", *begun)
+        self._direct.left_lane(len(begun))
 
     def _left_lane(self, failure: Exception | None) -> None:
         if failure is None:
             self._failure = None
-            self._fallback.succeeded()
+            self._fallback.succeeded(1)
         else:
             self._failure = (self._clock.monotonic(), failure)
         self._direct.left_lane()

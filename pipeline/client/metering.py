@@ -60,12 +60,14 @@ class StageMeter:
         self.metrics.look_at(samples)
         _PROCESS.add(self)
 
-    def staged(self, via: str, begun: float) -> None:
-        """A call that began then, on the monotonic clock, has made its event durable."""
+    def staged(self, via: str, *begun: float) -> None:
+        """Calls that began then, on the monotonic clock, have made their events durable."""
         took = self._took.get(via)
         if took is None:
             took = self._took[via] = self.metrics.histogram(STAGE_SECONDS, via)
-        took.observe(self._clock.monotonic() - begun, 1)
+        now = self._clock.monotonic()
+        for at in begun:
+            took.observe(now - at, 1)
 
     def failed(self, error_class: ErrorClass) -> None:
         """A call has raised."""

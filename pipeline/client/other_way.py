@@ -62,8 +62,8 @@ class OtherWay(Protocol):
         """The caller of this one has gone on, and it may still arrive the direct way."""
         ...
 
-    def succeeded(self) -> None:
-        """One event went the direct way."""
+    def succeeded(self, count: int) -> None:
+        """So many events went the direct way."""
         ...
 
     def wake(self) -> None:
@@ -80,6 +80,10 @@ class OtherWay(Protocol):
 
     async def drained(self) -> None:
         """Wait, without limit, until nothing waits here."""
+        ...
+
+    async def settle(self) -> None:
+        """Begin nothing more, and wait, for no longer than a call waits, for what is under way."""
         ...
 
     async def close(self) -> None:
@@ -117,7 +121,7 @@ class NoFallback:
     def deserted(self, call: Call) -> None:
         """Nothing goes another way ahead of it."""
 
-    def succeeded(self) -> None:
+    def succeeded(self, count: int) -> None:
         """Nobody counts."""
 
     def wake(self) -> None:
@@ -133,6 +137,9 @@ class NoFallback:
 
     async def drained(self) -> None:
         """Nothing waits."""
+
+    async def settle(self) -> None:
+        """Nothing is under way."""
 
     async def close(self) -> None:
         """Nothing ends."""

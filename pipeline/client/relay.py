@@ -65,8 +65,8 @@ class _RowParcel(Parcel):
 class Turn(Protocol):
     """Of several relays that could ship an outbox, one does at a time, so that its order holds."""
 
-    def claim_relay(self, wake: Callable[[], None]) -> bool:
-        """Whether it is the caller's turn; `wake` may be called from any thread when there are new rows."""
+    def claim_relay(self, wake: Callable[[], None], loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it is the caller's turn; `wake` is called on this loop when there are new rows."""
         ...
 
     def leave_relay(self, wake: Callable[[], None]) -> None:
@@ -106,6 +106,8 @@ class Relay:
         self._refused: deque[tuple[_RowParcel, str]] = deque()
         self._flying: dict[int, _RowParcel] = {}
         self._returns = 0
+        self._settling = False
+        self._landed = asyncio.Event()
         self._changing = asyncio.Lock()
         self._done = [0, 0]
         """How many rows were shipped, and set aside."""
@@ -113,7 +115,8 @@ class Relay:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._call_soon = self._wake_from_thread
+        self._told = self._wake.set
+        self._again: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin; rows that an earlier process left are shipped first."""
@@ -129,7 +132,15 @@ class Relay:
             with contextlib.suppress(OutboxUnavailable):
                 await self._tidy()
             if self._turn is not None:
-                self._turn.leave_relay(self._call_soon)
+                self._turn.leave_relay(self._told)
+
+    async def settle(self) -> None:
+        """Hand over no more rows, and wait, without limit, for the end of those that are in lanes: what is in flight
+        when its lane is emptied comes twice."""
+        self._settling = True
+        while self._flying:
+            self._landed.clear()
+            await self._landed.wait()
 
     async def until_empty(self) -> Shipped:
         """Wait, without limit, until nothing waits any more; what was done since the start.
@@ -171,13 +182,9 @@ class Relay:
         self._cursor = min(self._cursor, parcel.stored.sequence - 1)
         self._wake.set()
 
-    def _wake_from_thread(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._wake.set)
-
     async def _run(self) -> None:
         # Its holder may be another event loop; or rows of an earlier process are being counted.
-        while self._turn is not None and not self._turn.claim_relay(self._call_soon):  # noqa: ASYNC110
+        while self._turn is not None and not self._turn.claim_relay(self._told, self._loop):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_AGAIN_S)
         while True:
             await self._wake.wait()
@@ -208,18 +215,20 @@ class Relay:
 
     async def _ship(self) -> None:
         if self._lane_of(b"") is None:
-            self._loop.call_later(_LOOK_AGAIN_S, self._wake.set)  # the staging topic is being learnt
+            if self._again is not None:
+                self._again.cancel()  # one is enough, however often there are new rows meanwhile
+            self._again = self._loop.call_later(_LOOK_AGAIN_S, self._wake.set)  # the topic is being learnt
             return
         if not self._breaker.is_closed:
             await self._probe()
             return
         room = _WINDOW - len(self._flying)
-        if room <= 0:
+        if room <= 0 or self._settling:
             return  # an acknowledgement wakes us
         returns = self._returns
         rows = await self._outbox.read(self._cursor, room)
         for stored in rows:
-            if self._returns != returns:
+            if self._returns != returns or self._settling:
                 break  # a lane was emptied meanwhile: what it gave back goes first
             self._cursor = stored.sequence
             if stored.sequence not in self._flying:
@@ -266,6 +275,8 @@ class Relay:
 
     def _no_longer_under_way(self, parcel: _RowParcel) -> None:
         del self._flying[parcel.stored.sequence]
+        if not self._flying:
+            self._landed.set()
         left = self._under_way[parcel.key] - 1
         if left > 0:
             self._under_way[parcel.key] = left

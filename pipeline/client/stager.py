@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import datetime
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
 
@@ -64,6 +65,8 @@ class Stager:
         self._clock = clock
         self._given_catalog = catalog
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        """Of the loop."""
         self._born_after = _forks
         self._closed = False
 
@@ -100,6 +103,7 @@ class Stager:
     async def start(self) -> None:
         """Bind to the running loop. Idempotent."""
         self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
 
     async def close(self) -> None:
         """End, within `CLOSE_TIMEOUT_S`. Idempotent."""

@@ -185,9 +185,8 @@ class Producer:
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
+            # We come a turn of the loop later: calls made in the same turn share a batch.
             self._wake.clear()
-            # One turn of the loop: calls made in the same turn share a batch, and a lone call loses nothing.
-            await asyncio.sleep(0)
             try:
                 self._dispatch(self._clock.monotonic())
             except Exception:

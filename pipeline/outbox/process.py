@@ -14,6 +14,7 @@ import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from pipeline.outbox.errors import OutboxDamaged, OutboxUnavailable
@@ -23,7 +24,7 @@ from pipeline.outbox.row import key_of
 from pipeline.outbox.slots import Slot
 from pipeline.outbox.store import RocksStore
 
-__all__ = ["ProcessOutbox", "Waiting"]
+__all__ = ["ProcessOutbox", "Told", "Waiting"]
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,19 @@ class Waiting(NamedTuple):
     damage: OutboxDamaged | None
 
 
+Told = Callable[[int | OutboxUnavailable], None]
+"""Hears what became of a row: the sequence under which it is fsynced, or why it is not stored."""
+
+
 class _Append(NamedTuple):
     key: bytes
     data: bytes
-    done: asyncio.Future[int]
+    told: Told
+    loop: asyncio.AbstractEventLoop
+
+
+class _Relaying(NamedTuple):
+    wake: Callable[[], None]
     loop: asyncio.AbstractEventLoop
 
 
@@ -60,7 +70,7 @@ class ProcessOutbox:
     def __init__(self, slot: Slot, max_bytes: int) -> None:
         self.users = 0
         """How many stagers of this process use it."""
-        self._relaying: Callable[[], None] | None = None
+        self._relaying: _Relaying | None = None
         self._slot = slot
         self._inside = Inside()
         with self._inside:
@@ -78,41 +88,44 @@ class ProcessOutbox:
         self._thread = threading.Thread(target=self._run, name="stagepost-outbox", daemon=True)
         self._thread.start()
 
-    def append(self, key: bytes, data: bytes) -> asyncio.Future[int]:
-        """Store a row; the future, of the running loop, has its sequence once it is fsynced.
+    def append(self, key: bytes, data: bytes, told: Told) -> None:
+        """Store a row; `told` is called on the running loop, with its sequence once it is fsynced.
 
-        From this call on, before it is stored, the key has a row. The future fails with `OutboxUnavailable`,
-        and the key has one row less again.
+        From this call on, before it is stored, the key has a row. Where `told` hears of `OutboxUnavailable`, the key
+        has one row less again. Raises `OutboxUnavailable` once it is closed.
         """
-        loop = asyncio.get_running_loop()
-        item = _Append(key, data, loop.create_future(), loop)
+        item = _Append(key, data, told, asyncio.get_running_loop())
         with self._lock:
             if self._closed:
                 raise OutboxUnavailable(str(self._slot.folder), "it is closed")
             self._rows_of_key[key] += 1
             self._appends.append(item)
             self._lock.notify()
-        return item.done
 
     def rows_of(self, key: bytes) -> float:
         """How many rows of a key wait; infinitely many while the rows of an earlier process are counted."""
         return self._rows_of_key.get(key, 0) if self._all_counted else math.inf
 
-    def claim_relay(self, wake: Callable[[], None]) -> bool:
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row of any key waits, and none of an earlier process is yet to be counted."""
+        return not self._rows_of_key and self._all_counted
+
+    def claim_relay(self, wake: Callable[[], None], loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the caller shall ship the rows: one relay at a time does, so that their order holds, and none
         before all rows of an earlier process are counted.
 
-        `wake` is called, from the writer's thread, whenever rows were stored.
+        `wake` is called on this loop whenever rows were stored.
         """
         with self._lock:
             if self._relaying is None and self._all_counted:
-                self._relaying = wake
-            return self._relaying is wake
+                self._relaying = _Relaying(wake, loop)
+            return self._relaying is not None and self._relaying.wake is wake
 
     def leave_relay(self, wake: Callable[[], None]) -> None:
         """The caller ships no more; another stager of the process may."""
         with self._lock:
-            if self._relaying is wake:
+            if self._relaying is not None and self._relaying.wake is wake:
                 self._relaying = None
 
     async def read(self, after: int, limit: int) -> list[Stored]:
@@ -239,23 +252,21 @@ class ProcessOutbox:
     def _commit(self, appends: list[_Append]) -> None:
         """One fsync for all; where all together do not fit, each for itself, so that what fits is stored."""
         try:
-            sequences: list[int | Exception] = [*self._store.append([item.data for item in appends])]
+            results: list[int | OutboxUnavailable] = [*self._store.append([item.data for item in appends])]
         except OutboxUnavailable as error:
             if len(appends) > 1:
                 for item in appends:
                     self._commit([item])
                 return
-            sequences = [error]
+            results = [error]
             self._forget([item.key for item in appends])
-        by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Append, int | Exception]]] = defaultdict(
-            list
-        )
-        for item, sequence in zip(appends, sequences, strict=True):
-            by_loop[item.loop].append((item, sequence))
-        for loop, items in by_loop.items():
-            _answer(loop, lambda items=items: _resolve(items))  # type: ignore[misc]
+        by_loop: defaultdict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
+        for item, result in zip(appends, results, strict=True):
+            by_loop[item.loop].append(partial(item.told, result))
         if self._relaying is not None:
-            self._relaying()
+            by_loop[self._relaying.loop].append(self._relaying.wake)
+        for loop, calls in by_loop.items():
+            _answer(loop, partial(_call_all, calls))
 
     def _count_some(self) -> None:
         """Rows of an earlier process: learn their keys, so that new events queue behind them; a few at a time, for
@@ -275,14 +286,12 @@ class ProcessOutbox:
             self._counted_to = rows[-1].sequence if rows else self._old_rows_end
 
 
-def _resolve(items: list[tuple[_Append, int | Exception]]) -> None:
-    for item, result in items:
-        if item.done.done():
-            continue
-        if isinstance(result, Exception):
-            item.done.set_exception(result)
-        else:
-            item.done.set_result(result)
+def _call_all(calls: Sequence[Callable[[], None]]) -> None:
+    for call in calls:
+        try:
+            call()
+        except Exception:
+            log.exception("what became of a row of the outbox could not be told: %r", call)
 
 
 def _answer(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

@@ -37,16 +37,30 @@ def row(key: bytes, number: int = 0) -> bytes:
     return encode(Row(f"id-{number}", key, b"value", [("a", b"b")]))
 
 
+def append(outbox: ProcessOutbox, key: bytes, data: bytes) -> asyncio.Future[int]:
+    """A future of what became of the row."""
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def told(result: int | OutboxUnavailable) -> None:
+        if isinstance(result, int):
+            future.set_result(result)
+        else:
+            future.set_exception(result)
+
+    outbox.append(key, data, told)
+    return future
+
+
 async def test_concurrent_appends_share_a_commit_and_keep_call_order(outbox: ProcessOutbox) -> None:
     """S2, S6: each future resolves after its row is stored; sequences follow the order of the calls."""
-    futures = [outbox.append(b"k%d" % (n % 7), row(b"k%d" % (n % 7), n)) for n in range(500)]
+    futures = [append(outbox, b"k%d" % (n % 7), row(b"k%d" % (n % 7), n)) for n in range(500)]
     assert await asyncio.gather(*futures) == list(range(1, 501))
     assert (await outbox.waiting()).rows == 500
 
 
 async def test_a_key_has_rows_from_the_call_on_until_they_are_deleted(outbox: ProcessOutbox) -> None:
     """S6: a key with a row queues behind it, also while the row is on its way to the disk; others do not."""
-    stored = outbox.append(b"k", row(b"k"))
+    stored = append(outbox, b"k", row(b"k"))
     assert outbox.rows_of(b"k") == 1
     assert outbox.rows_of(b"other") == 0
     await stored
@@ -59,7 +73,7 @@ async def test_from_threads_with_loops_of_their_own(outbox: ProcessOutbox) -> No
     """S9: stagers of several event loops share the outbox of their process."""
 
     async def some(number: int) -> list[int]:
-        return [await outbox.append(b"k", row(b"k", number)) for _ in range(20)]
+        return [await append(outbox, b"k", row(b"k", number)) for _ in range(20)]
 
     results: list[list[int]] = []
     threads = [threading.Thread(target=lambda n=n: results.append(asyncio.run(some(n)))) for n in range(4)]
@@ -74,9 +88,9 @@ async def test_from_threads_with_loops_of_their_own(outbox: ProcessOutbox) -> No
 async def test_what_does_not_fit_fails_alone(tmp_path: Path) -> None:
     """OUTBOX_MAX_BYTES: in one group commit the rows that fit are stored and only the others fail."""
     outbox = ProcessOutbox(take_slot(tmp_path), 400)
-    small = [outbox.append(b"s", row(b"s")) for _ in range(3)]
-    large = outbox.append(b"l", encode(Row("id", b"l", bytes(1_000), [])))
-    more = outbox.append(b"s", row(b"s"))
+    small = [append(outbox, b"s", row(b"s")) for _ in range(3)]
+    large = append(outbox, b"l", encode(Row("id", b"l", bytes(1_000), [])))
+    more = append(outbox, b"s", row(b"s"))
     done = await asyncio.gather(*small, large, more, return_exceptions=True)
     assert [type(result) for result in done] == [int, int, int, OutboxFull, int]
     assert outbox.rows_of(b"l") == 0
@@ -86,7 +100,7 @@ async def test_what_does_not_fit_fails_alone(tmp_path: Path) -> None:
 async def test_old_rows_are_counted_before_new_ones_may_overtake(tmp_path: Path) -> None:
     """S6: rows that an earlier process left hold their keys back from the first moment on."""
     earlier = ProcessOutbox(take_slot(tmp_path), GIB)
-    await asyncio.gather(*(earlier.append(b"old", row(b"old", n)) for n in range(50)))
+    await asyncio.gather(*(append(earlier, b"old", row(b"old", n)) for n in range(50)))
     await earlier.close()
     outbox = ProcessOutbox(take_slot(tmp_path), GIB)
     assert outbox.rows_of(b"old") > 0
@@ -98,11 +112,11 @@ async def test_old_rows_are_counted_before_new_ones_may_overtake(tmp_path: Path)
 
 async def test_closed(outbox: ProcessOutbox) -> None:
     """A closed outbox says so and keeps what it was handed."""
-    stored = outbox.append(b"k", row(b"k"))
+    stored = append(outbox, b"k", row(b"k"))
     await outbox.close()
     assert await stored == 1
     with pytest.raises(OutboxUnavailable, match="closed"):
-        outbox.append(b"k", row(b"k"))
+        append(outbox, b"k", row(b"k"))
 
 
 def test_slots_are_locked_by_one_process_each(tmp_path: Path) -> None:
@@ -167,13 +181,13 @@ def _fork_and_write(folder: Path) -> None:
 
     async def some(name: bytes) -> list[int]:
         outbox = ProcessOutbox(take_slot(folder), GIB)
-        done = [await outbox.append(name, bytes(1 << 20)) for _ in range(20)]
+        done = [await append(outbox, name, bytes(1 << 20)) for _ in range(20)]
         if name == b"parent":
-            under_way = [outbox.append(name, row(name, n)) for n in range(50)]
+            under_way = [append(outbox, name, row(name, n)) for n in range(50)]
             child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(some(b"child")))
             child.start()
             done += await asyncio.gather(*under_way)
-            done += [await outbox.append(name, bytes(1 << 20)) for _ in range(20)]
+            done += [await append(outbox, name, bytes(1 << 20)) for _ in range(20)]
             await asyncio.to_thread(child.join, 20)
             assert child.exitcode == 0, child.exitcode
         await outbox.close()
