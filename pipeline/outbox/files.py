@@ -29,7 +29,7 @@ __all__ = [
     "is_full",
     "key",
     "options",
-    "row_value",
+    "row_stamp",
     "scan",
     "stored_of",
 ]
@@ -63,16 +63,15 @@ def scan(database: Rdict, prefix: bytes, start: int = 0) -> Iterator[tuple[int, 
         iterator.next()
 
 
-def row_value(at: float, row: bytes) -> bytes:
-    """What stands under the key of a waiting row."""
-    return int(at * 1000).to_bytes(TIME_BYTES, "big") + row
+def row_stamp(at: float) -> bytes:
+    """What stands before a waiting row that was stored then."""
+    return int(at * 1000).to_bytes(TIME_BYTES, "big")
 
 
 def aside_value(row: Stored, reason: str) -> bytes:
     """What stands under the key of a row that was set aside."""
     text = reason.encode()
-    at = int(row.at * 1000).to_bytes(TIME_BYTES, "big")
-    return at + len(text).to_bytes(_LENGTH_BYTES, "big") + text + row.data
+    return row_stamp(row.at) + len(text).to_bytes(_LENGTH_BYTES, "big") + text + row.data
 
 
 def stored_of(sequence: int, value: bytes) -> Stored:

@@ -49,11 +49,8 @@ Told = Callable[[int | OutboxUnavailable], None]
 """Hears what became of a row: the sequence under which it is fsynced, or why it is not stored."""
 
 
-class _Append(NamedTuple):
-    key: bytes
-    data: bytes
-    told: Told
-    loop: asyncio.AbstractEventLoop
+_Append = tuple[bytes, bytes, Told, asyncio.AbstractEventLoop]
+"""Key, row, who is told, on which loop."""
 
 
 class _Relaying(NamedTuple):
@@ -94,13 +91,14 @@ class ProcessOutbox:
         From this call on, before it is stored, the key has a row. Where `told` hears of `OutboxUnavailable`, the key
         has one row less again. Raises `OutboxUnavailable` once it is closed.
         """
-        item = _Append(key, data, told, asyncio.get_running_loop())
+        item = (key, data, told, asyncio.get_running_loop())
         with self._lock:
             if self._closed:
                 raise OutboxUnavailable(str(self._slot.folder), "it is closed")
             self._rows_of_key[key] += 1
             self._appends.append(item)
-            self._lock.notify()
+            if len(self._appends) == 1:  # else the thread has been told, and has not looked yet
+                self._lock.notify()
 
     def rows_of(self, key: bytes) -> float:
         """How many rows of a key wait; infinitely many while the rows of an earlier process are counted."""
@@ -252,17 +250,19 @@ class ProcessOutbox:
     def _commit(self, appends: list[_Append]) -> None:
         """One fsync for all; where all together do not fit, each for itself, so that what fits is stored."""
         try:
-            results: list[int | OutboxUnavailable] = [*self._store.append([item.data for item in appends])]
+            results: list[int | OutboxUnavailable] = [
+                *self._store.append([data for _, data, _, _ in appends])
+            ]
         except OutboxUnavailable as error:
             if len(appends) > 1:
                 for item in appends:
                     self._commit([item])
                 return
             results = [error]
-            self._forget([item.key for item in appends])
+            self._forget([key for key, _, _, _ in appends])
         by_loop: defaultdict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
-        for item, result in zip(appends, results, strict=True):
-            by_loop[item.loop].append(partial(item.told, result))
+        for (_, _, told, loop), result in zip(appends, results, strict=True):
+            by_loop[loop].append(partial(told, result))
         if self._relaying is not None:
             by_loop[self._relaying.loop].append(self._relaying.wake)
         for loop, calls in by_loop.items():

@@ -21,6 +21,8 @@ __all__ = ["BadRow", "Row", "decode", "encode", "key_of"]
 VERSION = 1
 _LENGTH = struct.Struct(">I")
 _NONE = 0xFFFFFFFF
+_VERSION = bytes((VERSION,))
+_SHORT = 4_096
 
 
 class BadRow(StagepostError):
@@ -42,24 +44,39 @@ class Row(NamedTuple):
 
 def encode(row: Row) -> bytes:
     """The row's bytes."""
-    parts = [bytes((VERSION,))]
-    pack = _LENGTH.pack
-    for data in (row.id.encode(), row.key):
-        parts += (pack(len(data)), data)
-    parts += (pack(_NONE),) if row.value is None else (pack(len(row.value)), row.value)
-    parts.append(pack(len(row.headers)))
-    for name, value in row.headers:
-        parts += (_NAMES.get(name) or _named(name), pack(len(value)), value)
+    event_id, key, value, headers = row
+    id_bytes = event_id.encode()
+    parts = [_VERSION, _LENGTHS[len(id_bytes)], id_bytes, _LENGTHS[len(key)], key]
+    parts += (_LENGTHS[_NONE],) if value is None else (_LENGTHS[len(value)], value)
+    parts.append(_LENGTHS[len(headers)])
+    for name, content in headers:
+        parts += _NAMES[name], _LENGTHS[len(content)], content
     return b"".join(parts)
 
 
-_NAMES = {name: _LENGTH.pack(len(name)) + name.encode() for name in NAMES}
-"""Our own header names as they stand in a row: nearly all that ever do."""
+class _Lengths(dict[int, bytes]):
+    """Lengths as they stand in a row. The short ones are remembered."""
+
+    def __missing__(self, length: int) -> bytes:
+        packed = _LENGTH.pack(length)
+        if length < _SHORT:
+            self[length] = packed
+        return packed
 
 
-def _named(name: str) -> bytes:
-    encoded = name.encode()
-    return _LENGTH.pack(len(encoded)) + encoded
+class _Names(dict[str, bytes]):
+    """Names of headers as they stand in a row. Our own are remembered: nearly all that ever do."""
+
+    def __missing__(self, name: str) -> bytes:
+        encoded = name.encode()
+        packed = _LENGTH.pack(len(encoded)) + encoded
+        if name in NAMES:
+            self[name] = packed
+        return packed
+
+
+_LENGTHS = _Lengths()
+_NAMES = _Names()
 
 
 def decode(data: bytes) -> Row:

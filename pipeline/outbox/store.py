@@ -35,7 +35,7 @@ from pipeline.outbox.files import (
     is_full,
     key,
     options,
-    row_value,
+    row_stamp,
     scan,
     stored_of,
 )
@@ -95,10 +95,10 @@ class RocksStore:
             )
         if self._full and not self._has_room(size):
             raise OutboxFull(str(self._folder), "the disk is still full, free some space")
-        now = time.time()
+        stamp = row_stamp(time.time())
         sequences = list(range(self._next, self._next + len(rows)))
         self._write(
-            [(key(ROW, sequence), row_value(now, row)) for sequence, row in zip(sequences, rows, strict=True)]
+            [(key(ROW, sequence), stamp + row) for sequence, row in zip(sequences, rows, strict=True)]
         )
         self._full = False
         self._next += len(rows)

@@ -24,6 +24,7 @@ from pipeline.outbox.row import BadRow
 from pipeline.outbox.store import RocksStore
 from pipeline.settings import Settings
 from pipeline.types import Health, Staged
+from tests.kafka.producing import Wire
 from tests.kafka_client import read_all
 
 pytestmark = pytest.mark.kafka
@@ -188,6 +189,30 @@ async def test_staged_while_no_broker_exists_killed_restarted_and_delivered(
             await asyncio.gather(*map(one_more, list(given)))
         assert await one_more("key-0") == "topic"
     assert await asyncio.to_thread(numbers_by_key, own_kafka.bootstrap, namespace) == given
+
+
+async def test_a_clean_stop_sends_no_row_twice(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S9, S6: a row that is on its way when its stager closes is waited for: left in the outbox it would come again
+    with the next one."""
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, stage_timeout_s=10)
+    async with stager_of(settings) as stager:
+        await stage(stager, "k", 0)
+        wire = Wire(stager._producer, monkeypatch)
+        wire.answers.clear()
+        assert (await stage(stager, "k", 1, policy={"outbox": "always"})).via == "outbox"
+        await wire.seen(1)
+        closing = asyncio.create_task(stager.close())
+        done, _ = await asyncio.wait([closing], timeout=0.5)
+        assert not done, "it did not wait for the answer"
+        wire.answers.set()
+        await closing
+    async with stager_of(settings) as stager:
+        async with asyncio.timeout(10):
+            await stager.drain_outbox()
+    records = await asyncio.to_thread(read_all, kafka.bootstrap, OwnTopics(namespace).staging)
+    assert sorted(record.value for record in records if record.value) == [b'{"n":0}', b'{"n":1}']
 
 
 async def test_always_never_and_what_a_broker_refuses(
