@@ -75,9 +75,9 @@ def without_settings() -> dict[str, str]:
     }
 
 
-def build(into: Path) -> tuple[Path, Path]:
-    """Build wheel and source archive into a folder and return their paths."""
-    _run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(into), str(ROOT)])
+def build(into: Path, source: Path = ROOT) -> tuple[Path, Path]:
+    """Build wheel and source archive of a checkout into a folder and return their paths."""
+    _run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(into), str(source)])
     (wheel,) = into.glob("*.whl")
     (archive,) = into.glob("*.tar.gz")
     return wheel, archive
