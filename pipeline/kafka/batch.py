@@ -6,7 +6,7 @@ Owns: who is told what, and that one parcel's mistake is not another's. Must not
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pipeline.kafka.encoding import Identity
 from pipeline.record import OutRecord
@@ -70,11 +70,13 @@ class Batch:
         self.base_sequence = 0
         self.data: bytes | bytearray = b""
 
-    def records(self) -> Iterator[OutRecord]:
+    def records(self) -> list[OutRecord]:
         """The records, in order."""
+        found: list[OutRecord] = []
         for parcel, first, count in self.spans:
             records = parcel.records
-            yield from records[first : first + count] if count < len(records) else records
+            found += records[first : first + count] if count < len(records) else records
+        return found
 
     def halves(self) -> tuple[Batch, Batch]:
         """The first half of the records, and the rest."""

@@ -7,7 +7,7 @@ Must not know: where the bytes go.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchBuilderPy
@@ -47,13 +47,12 @@ class Identity(NamedTuple):
 
 
 def encode(
-    records: Iterable[OutRecord], compression: str, identity: Identity, base_sequence: int, timestamp_ms: int
+    records: Sequence[OutRecord], compression: str, identity: Identity, base_sequence: int, timestamp_ms: int
 ) -> bytes | bytearray:
     """One record batch with all records, in order, all with the same timestamp in ms since 1970.
 
     Raises `Unencodable`.
     """
-    records = tuple(records)
     facts = {
         "magic": 2,
         "compression_type": COMPRESSIONS["none" if compression == "lz4" else compression],
