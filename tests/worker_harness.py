@@ -23,11 +23,11 @@ __all__ = ["WorkerProcess"]
 
 
 class WorkerProcess(LoggedProcess):
-    """`faust -A pipeline -L uvloop worker -l info` in a process group, port and data folder of its own.
+    """`faust -A pipeline -L uvloop worker -l LEVEL` in a process group, port and data folder of its own.
 
     `catalog`, `env`: settings, the latter by full variable name, over the ones made here. `target_bootstrap`:
-    another cluster for the targets. `faust`: how that command is called; `cwd`: where. A context manager that
-    starts on entry and leaves nothing behind.
+    another cluster for the targets. `faust`: how that command is called; `cwd`: where; `level`: of its log. A context
+    manager that starts on entry and leaves nothing behind.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class WorkerProcess(LoggedProcess):
         target_bootstrap: str | None = None,
         faust: Sequence[str] = (sys.executable, "-m", "faust"),
         cwd: Path = ROOT,
+        level: str = "info",
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="stagepost-worker-"))
         self.web_port = _free_port()
@@ -53,7 +54,7 @@ class WorkerProcess(LoggedProcess):
         }
         if target_bootstrap is not None:
             settings["STREAMING_TARGET_BROKERS"] = target_bootstrap
-        command = [*faust, "-A", "pipeline", "-L", "uvloop", "worker", "-l", "info"]
+        command = [*faust, "-A", "pipeline", "-L", "uvloop", "worker", "-l", level]
         super().__init__(command, self.folder / "worker.log", {**settings, **(env or {})}, cwd=cwd)
 
     def wait_ready(self, timeout: float = 60.0) -> Self:
