@@ -6,6 +6,7 @@ characters, which a terminal would obey.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +67,13 @@ def preview_text(found: Document) -> str:
         if found["too_often"]
         else ""
     )
-    return plain(f"{_groups(found)}\n\n{found['count']:,} dead letters{held}")
+    highest = max((bar["count"] for bar in found["histogram"]), default=0)
+    bars = [
+        (_when(bar["from_at"]), f"{bar['count']:,}", "#" * math.ceil(_BAR * bar["count"] / highest))
+        for bar in found["histogram"]
+    ]
+    times = f"{table(('FAILED FROM', 'COUNT', ''), bars)}\n\n" if bars else ""
+    return plain(f"{times}{_groups(found)}\n\n{found['count']:,} dead letters{held}")
 
 
 def parked_text(found: Document) -> str:

@@ -14,6 +14,7 @@ from pipeline.record import RawHeader
 from pipeline.redrive.selection import LetterState, Selection
 
 __all__ = [
+    "Bar",
     "Coordinates",
     "FullRecord",
     "Group",
@@ -155,9 +156,18 @@ class FullRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """How many failed from a time on, until before another; the last bar of a histogram includes its end."""
+
+    from_at: float
+    until_at: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Preview:
     """What a job with this selection would meet now. `too_often`: redriven `MAX_REDRIVES` times already, and so
-    not again; `groups` are the largest."""
+    not again; `groups` are the largest; `histogram` is when they failed, in bars of equal width."""
 
     selection: Selection
     count: int
@@ -165,3 +175,4 @@ class Preview:
     groups: Sequence[Group]
     oldest_at: float | None
     newest_at: float | None
+    histogram: Sequence[Bar] = ()

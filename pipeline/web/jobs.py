@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from pipeline.redrive.deadletters import DeadLetters
 from pipeline.redrive.job import Job, JobKind, NoSuchJob, WrongJobState
-from pipeline.redrive.model import Group
+from pipeline.redrive.model import Bar, Group
 from pipeline.redrive.selection import Selection
 from pipeline.web.dead_letters import Conditions, answered, selection_of
 from pipeline.web.route import Answer, Call, Nothing, Problem, Route
@@ -43,6 +43,12 @@ class PreviewPage(BaseModel):
     groups: list[Group]
     oldest_at: float | None
     newest_at: float | None
+    histogram: list[Bar]
+
+    @property
+    def highest(self) -> int:
+        """The count of the highest bar."""
+        return max((bar.count for bar in self.histogram), default=0)
 
     @property
     def query(self) -> str:
@@ -92,6 +98,7 @@ async def preview(call: Call) -> Answer:
         groups=list(found.groups),
         oldest_at=found.oldest_at,
         newest_at=found.newest_at,
+        histogram=list(found.histogram),
     )
     return Answer(page, "preview.html")
 
