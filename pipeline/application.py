@@ -254,6 +254,11 @@ class Application(Tenant):
     # -- waiting ---------------------------------------------------------------------------------
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether the preparations are done: until then there is nothing to see but that the process lives."""
+        return hasattr(self, "errands")
+
+    @property
     def _parked(self) -> Parking:
         assert self._parking is not None, "partitions are assigned after the preparations"
         return self._parking

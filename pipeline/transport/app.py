@@ -6,15 +6,17 @@ Owns: Faust's configuration. Must not know: catalog, delivery, agents.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import faust
 from aiohttp.web import Application as WebApplication
+from faust.app.base import BootStrategy
 from faust.transport.drivers import aiokafka as driver
 from faust.types.transports import TransportT
 from faust.types.web import Web as WebT
 from faust.web.drivers.aiohttp import Web
-from mode import CrashingSupervisor
+from mode import CrashingSupervisor, Service
+from mode.types import ServiceT
 from yarl import URL
 
 from catalog import OwnTopics
@@ -44,12 +46,38 @@ class _BareWeb(Web):
     default_blueprints = debug_blueprints = optional_blueprints = production_blueprints = ()
 
 
+class _Preparations(Service):
+    """What has to be there before anything of Faust connects; may wait for a broker."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__()
+        self._app = app
+
+    async def on_start(self) -> None:
+        """Wait for them."""
+        if self._app.prepare is not None:
+            await self._app.prepare()
+
+
+class _PagesFirst(BootStrategy):
+    """Faust's order, but the web server before everything: a worker that waits for a broker is alive, and says so."""
+
+    def server(self) -> Iterable[ServiceT]:
+        """What is started, in this order, and stopped in the reverse."""
+        assert isinstance(self.app, App)
+        pages = list(self.web_server())
+        others = [service for service in super().server() if service not in pages]
+        return [*pages, _Preparations(self.app), *others]
+
+
 class App(faust.App):
     """A Faust app whose staging topic arrives in batches.
 
-    `prepare` is awaited before anything of Faust connects; `tenant` is told what becomes of the partitions.
+    `prepare` is awaited once the pages answer, and before anything of Faust connects; `tenant` is told what becomes of
+    the partitions.
     """
 
+    BootStrategy = _PagesFirst
     prepare: Callable[[], Awaitable[None]] | None = None
     connection: Connection
     batch_topics: frozenset[str] = frozenset()
@@ -66,10 +94,8 @@ class App(faust.App):
         return consumer
 
     async def on_start(self) -> None:
-        """Before the consumer, the agents and the pages start."""
+        """Before the pages, the consumer and the agents start."""
         await super().on_start()
-        if self.prepare is not None:
-            await self.prepare()
         if self.in_worker:
             self.add_future(collect_seldom())
 

@@ -131,6 +131,9 @@ class Consumer(MendedConsumer):
             await _wait_for(self.can_resume_flow, _NO_FLOW_S)
             return
         if not len(self._active_partitions):
+            self._asked_at = time.monotonic()
+            await self._thread.answer()
+            self._asked_at = None
             self._room.clear()
             await _wait_for(self._room, _NO_ROOM_S)
             return

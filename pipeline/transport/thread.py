@@ -65,6 +65,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if task.done():
                 raise task.exception() or ConsumerStoppedError()
 
+    async def answer(self) -> None:
+        """Return once the thread has come to this: where nothing is fetched nothing else tells that it is stuck."""
+        await self.call_thread(_nothing)
+
     def not_member(self) -> str:
         """Why this worker is no member of its group just now; empty where it is one."""
         if self._consumer is None:
@@ -110,6 +114,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # A producer that uses transactions may take back what it wrote: that is no event. Faust would read it.
         consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer
+
+
+async def _nothing() -> None:
+    """What the thread is asked to do, to see that it does."""
 
 
 def _positions(consumer: AIOKafkaConsumer) -> dict[TP, int]:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.application import Application
 from pipeline.clock import Clock
+from pipeline.kafka.security import SecurityRefused
 from pipeline.web.access import Reason, Refusal
 from pipeline.web.gate import CSRF_FIELD, Gate
 from pipeline.web.rendering import environment
@@ -109,6 +110,10 @@ class Site:
             if changes:
                 self._gate.refused(request, Reason.BAD_BODY)
             raise
+        if not (route.is_open or self._application.is_prepared):
+            raise Problem(
+                503, "the worker is starting; where that takes long it waits for a broker: see its log"
+            )
         may_read = not isinstance(decision, Refusal)
         by = decision if isinstance(decision, str) else ""
         call = Call(self._application, dict(request.match_info), query, given, by, may_read)
@@ -141,6 +146,9 @@ class Site:
             log.warning("web.unavailable path=%r error=%r", request.path, error)
             said = str(error) or type(error).__name__
             response = self._error(request, 503, f"Kafka does not answer now: {said}")
+        except SecurityRefused as error:
+            log.warning("web.unavailable path=%r error=%r", request.path, error)
+            response = self._error(request, 503, str(error))
         except Exception:
             log.exception("web.failed path=%r", request.path)
             response = self._error(request, 500, "the page failed; the worker's log says why")

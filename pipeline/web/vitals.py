@@ -75,6 +75,8 @@ class Vitals:
 
     def facts(self) -> Facts:
         """What the consumer says of itself now."""
+        if not self._application.is_prepared:
+            return Facts("it is starting, and may wait for a broker", recovering=False, silent_s=0.0)
         return self._application.app.batches.facts()
 
     def readiness(self) -> Readiness:
@@ -91,6 +93,8 @@ class Vitals:
     async def _sample_on(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
+            if not self._application.is_prepared:
+                continue
             try:
                 self._sample()
                 self.dead = await self._application.dead_letters.overview()

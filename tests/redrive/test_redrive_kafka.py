@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from devtools.kafka import Brokers
+from pipeline.redrive.entry import index_entry
 from pipeline.redrive.job import JobKind, JobState, WrongJobState
-from pipeline.redrive.model import NoSuchLetter
+from pipeline.redrive.model import Coordinates, NoSuchLetter
 from pipeline.redrive.selection import LetterState, Selection, WrongSelection
 from tests.kafka_client import OutRecord, create_topic, produce
 from tests.redrive.bench import letter, running, staged_headers
@@ -160,6 +161,36 @@ async def test_a_pause_of_a_target_stands_over_restarts(
         assert told[-1:] == [("t2", "resume", "bob")]
         assert ("t1", "pause", "ann") in told
         assert ("t1", "reset", "ann") not in told
+
+
+async def test_a_scan_finds_the_copy_that_a_crash_left_unindexed(
+    kafka: Brokers, namespace: str, tmp_path: Path
+) -> None:
+    """Q5: a worker that dies between a dead letter and its entry in the index dead-letters the record again: the first
+    copy is known to nobody until a scan; it then tells the same staging record, and can be discarded alone."""
+    async with running(kafka.bootstrap, namespace, tmp_path) as bench:
+        create_topic(kafka.bootstrap, f"{namespace}.crash.dlq", 1)
+        topic = f"{namespace}.crash.dlq"
+        copy, known = letter("a", source=(1, 7)), letter("a", source=(1, 7))
+        produce(kafka.bootstrap, topic, [copy, known])
+        entry = index_entry(
+            Coordinates(topic, 0, 1), known.key, known.value, list(known.headers), failed_at=1.0
+        )
+        produce(kafka.bootstrap, f"{namespace}.dlq.index", [OutRecord(entry[0], entry[1])])
+        await bench.redrive.caught_up()
+        assert [one.offset for one in (await bench.redrive.letters(Selection(topic=topic))).letters] == [1]
+
+        scan = await bench.run(JobKind.SCAN, Selection(topic=topic))
+        assert (scan.total, scan.done) == (2, 1)
+        found = (await bench.redrive.letters(Selection(topic=topic))).letters
+        assert {(one.offset, one.id, one.source_partition, one.source_offset) for one in found} == {
+            (0, "a", 1, 7),
+            (1, "a", 1, 7),
+        }
+        copies = Selection(topic=topic, partition=0, first_offset=0, last_offset=0)
+        assert (await bench.run(JobKind.DISCARD, copies)).done == 1
+        assert (await bench.run(JobKind.REDRIVE, Selection(topic=topic))).done == 1
+        assert len(bench.read("staging")) == 1
 
 
 async def test_a_scan_takes_in_only_dead_letters(kafka: Brokers, namespace: str, tmp_path: Path) -> None:
