@@ -227,7 +227,7 @@ class Delivery:
         """The same after a pause, for a topic that refused the parcel (Q4)."""
         if not self._put_off:  # one message and one timer, however many records wait
             log.error(
-                "%s refuses a record, so staging partition %s cannot go on; will try again: %r",
+                "delivery.not_kept topic=%s partition=%d error=%r -- the staging partition waits",
                 parcel.topic,
                 parcel.ticket.batch.partition,
                 error,
@@ -251,8 +251,7 @@ class Delivery:
         key, value, headers = parcel.records[0]
         if offset < 0:
             log.warning(
-                "%s has a dead letter whose offset the broker does not tell: `dlq scan --topic %s` finds it",
-                parcel.topic,
+                "delivery.not_indexed topic=%s -- the broker tells no offset; `dlq scan --topic` finds the dead letter",
                 parcel.topic,
             )
             self.ended(parcel.ticket, 1)

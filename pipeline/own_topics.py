@@ -28,7 +28,7 @@ async def know_own_topics(settings: Settings, catalog: Catalog, own: Cluster, sp
     """
     topics = OwnTopics(settings.namespace)
     count = await own.know(specs.staging(topics.staging))
-    log.info("staging topic %s has %s partitions", topics.staging, count)
+    log.info("topics.staging topic=%s partitions=%d", topics.staging, count)
     for spec in (specs.kept(topics.parked, count), specs.cursors(topics.parked_cursors, count)):
         found = await own.know(spec)
         if found != count:
@@ -56,7 +56,7 @@ async def check_topics(settings: Settings, catalog: Catalog, targets: Cluster, s
             await targets.producer.connected()
             absent += await missing(target_cluster(settings), catalog.topics)
     except TimeoutError:
-        log.warning("no broker of the targets' cluster answers: whether all targets are there is not known")
+        log.warning("topics.not_checked -- no broker of the targets' cluster answers")
     if absent:
         raise MissingTopics(
             [f"{name}: missing, create it or set STREAMING_TOPICS_AUTOCREATE=true" for name in absent]

@@ -59,7 +59,7 @@ class Adoption:
         try:
             outbox = await self._open(slot)
         except OutboxUnavailable as error:
-            log.warning("the outbox of a process that died cannot be adopted: %s", error)
+            log.warning("outbox.not_adopted error=%r", error)
             slot.release()
             return
         relay = self._relay_of(outbox)

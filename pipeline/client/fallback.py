@@ -69,7 +69,7 @@ class Fallback:
         try:
             await self._open()
         except NoRoomForOutbox as error:
-            log.error("events go to the broker alone: %s", error)  # noqa: TRY400 -- no traceback needed
+            log.error("outbox.none error=%r -- events go to the broker alone", str(error))  # noqa: TRY400 -- no traceback needed
             self._no_outbox = error
             self._making = asyncio.create_task(self._open_later(), name="stagepost-outbox-room")
         directory, max_bytes = Path(self._settings.outbox_dir), self._settings.outbox_max_bytes
@@ -231,7 +231,7 @@ class Fallback:
             except OutboxUnavailable as error:
                 self._no_outbox = error
             else:
-                log.info("there is room for the outbox now")
+                log.info("outbox.opened -- there is room for it now")
 
     async def _closes_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):

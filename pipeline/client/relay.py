@@ -193,7 +193,7 @@ class Relay:
                 await self._tidy()
                 await self._ship()
             except OutboxUnavailable as error:
-                log.warning("the relay cannot use the outbox, will try again: %s", error)
+                log.warning("relay.no_outbox error=%r", error)
                 await asyncio.sleep(_PAUSE_S)
                 self._wake.set()
 
@@ -242,7 +242,7 @@ class Relay:
         try:
             row = decode(stored.data)
         except BadRow as error:
-            log.error("outbox row %s is set aside: %s", stored.sequence, error)  # noqa: TRY400 -- no traceback needed
+            log.error("outbox.set_aside sequence=%d error=%r", stored.sequence, str(error))  # noqa: TRY400 -- no traceback needed
             async with self._changing:
                 await self._outbox.set_aside(stored, str(error))
             self._done[1] += 1

@@ -107,4 +107,6 @@ def tell(callback: Callable[..., None], *facts: object) -> None:
     try:
         callback(*facts)
     except Exception:
-        log.exception("a parcel failed to take note of its end; it may now wait for ever: %r", callback)
+        log.exception(
+            "producer.end_not_told callback=%r -- it may now wait for ever; please report this", callback
+        )

@@ -145,7 +145,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
                     return await super()._get_conn(node_id, group=group, no_hint=no_hint)
             except TimeoutError:
-                log.warning("no connection to broker %s within %g s", node_id, REQUEST_TIMEOUT_S)
+                log.warning("kafka.no_connection broker=%s limit_s=%g", node_id, REQUEST_TIMEOUT_S)
                 self.force_metadata_update()
                 return None
 
@@ -177,7 +177,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             try:
                 metadata = await self.send(node, request)
             except (kafka_errors.KafkaError, LookupError) as error:  # it may lose a connection while it waits
-                log.warning("no metadata from broker %s: %r", node, error)
+                log.warning("kafka.no_metadata broker=%s error=%r", node, error)
                 continue
             if not metadata.brokers:
                 return False  # it has only just started

@@ -158,7 +158,7 @@ class Cluster:
                 self.partitions[spec.name] = await self._keeper.partitions(spec, timeout_s=_ATTEMPT_TIMEOUT_S)
             except Exception as error:  # noqa: BLE001 -- whatever it is: parcels wait for this, so it is tried again
                 cause = self.producer.trouble or str(error) or type(error).__name__
-                log.warning("topic %s cannot be used yet, will try again: %s", spec.name, cause)
+                log.warning("topics.unusable topic=%s reason=%r", spec.name, cause)
                 await asyncio.sleep(_PAUSE_S)
             else:
                 del self._learning[spec.name]

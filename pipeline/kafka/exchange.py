@@ -81,7 +81,7 @@ class Exchange:
         if not lanes:
             return
         if not self._stopped and not all(lane.trouble for lane in lanes):
-            log.warning("a produce request failed, its batches will be sent again: %r", failure)
+            log.warning("produce.failed error=%r", failure)
         for lane in lanes:
             lane.failed(failure, self._clock.monotonic(), in_doubt=in_doubt)
         self._session.refresh()
@@ -90,9 +90,7 @@ class Exchange:
         self._requests.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            log.error(
-                "a produce request failed in an unknown way, its batches will be sent again", exc_info=error
-            )
+            log.error("produce.failed -- in an unknown way; please report this", exc_info=error)
 
     def _answered(self, lane: Lane, batch: Batch, code: int, offset: int) -> None:
         before = lane.trouble
@@ -100,4 +98,4 @@ class Exchange:
         if error is not None:
             self._session.refresh()
             if type(error) is not type(before):
-                log.warning("a broker did not take %d records: %r", batch.count, error)
+                log.warning("produce.refused records=%d error=%r", batch.count, error)

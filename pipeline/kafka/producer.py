@@ -190,7 +190,7 @@ class Producer:
             try:
                 self._dispatch(self._clock.monotonic())
             except Exception:
-                log.exception("the producer failed and goes on: please report this")
+                log.exception("producer.failed -- it goes on; please report this")
                 await asyncio.sleep(_PAUSE_AFTER_A_BUG_S)
                 self._look_at(*self._busy)
 
@@ -260,7 +260,7 @@ class Producer:
         try:
             return lane.prepare(identity, self._options.batch_bytes, self._options.compression, now_ms)
         except Unencodable as error:
-            log.exception("a batch for %s-%s cannot be encoded", lane.topic, lane.partition)
+            log.exception("producer.not_encoded topic=%s partition=%d", lane.topic, lane.partition)
             lane.refused(error)
             self._look_at(lane)
             return None

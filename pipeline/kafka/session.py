@@ -155,7 +155,9 @@ class Session:
                 await client.close()
                 self.trouble = error
                 self._refuse(error if isinstance(error, StagepostError) else None)
-                log.warning("no broker of %s can be reached: %r", ",".join(self._connection.servers), error)
+                log.warning(
+                    "kafka.unreachable brokers=%s error=%r", ",".join(self._connection.servers), error
+                )
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LAST_PAUSE_S)
             else:
@@ -197,7 +199,7 @@ class Session:
 
     def _no_identity(self, error: BaseException) -> None:
         if type(error) is not type(self.trouble):
-            log.warning("no producer id, will ask again: %r", error)
+            log.warning("producer.no_id error=%r", error)
         self.trouble = error
         self.refresh()
 

@@ -274,7 +274,7 @@ class ProcessOutbox:
         try:
             rows = self._store.read(self._counted_to, _COUNT_AT_ONCE)
         except OutboxUnavailable as error:
-            log.warning("the rows of an earlier process cannot be counted, will try again: %s", error)
+            log.warning("outbox.not_counted error=%r", error)
             with self._lock:
                 self._lock.wait(_PAUSE_S)
             return
@@ -291,7 +291,7 @@ def _call_all(calls: Sequence[Callable[[], None]]) -> None:
         try:
             call()
         except Exception:
-            log.exception("what became of a row of the outbox could not be told: %r", call)
+            log.exception("outbox.end_not_told call=%r -- please report this", call)
 
 
 def _answer(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

@@ -173,7 +173,7 @@ class RocksStore:
     def _keep_damaged(self, path: Path, error: Exception) -> None:
         kept = path.with_name(f"{DATABASE}.damaged-{int(time.time())}")
         path.rename(kept)
-        log.error("outbox files are damaged, kept in %s: %s", kept, error)
+        log.error("outbox.damaged kept_in=%s error=%r", kept, error)
         self._database = Rdict(str(path), options())
         self._counted = False
         self._full = False

@@ -188,15 +188,15 @@ class Drainer:
 
     async def _run(self, sweep: Sweep) -> None:
         backlogs = sweep.backlogs
-        names = ", ".join(sorted({backlog.name for backlog in backlogs}))
-        log.info("draining %d events of %s", sum(backlog.records for backlog in backlogs), names)
+        names = ",".join(sorted({backlog.name for backlog in backlogs}))
+        log.info("drain.begun events=%d names=%r", sum(backlog.records for backlog in backlogs), names)
         try:
             await self._read(sweep)
         finally:
             self._sweeps.pop(sweep, None)
         for name, reason in sweep.failures.items():
-            log.warning("%s stays parked: %s", name, reason)
-        log.info("drained %d events of %s", sweep.reached, names)
+            log.warning("drain.stopped name=%r reason=%r", name, reason)
+        log.info("drain.ended events=%d names=%r", sweep.reached, names)
         now = self._clock.monotonic()
         self._not_before = {b: at for b, at in self._not_before.items() if at > now}
         self._not_before.update((b, now + _AGAIN_S) for b in backlogs if b.name in sweep.failures)

@@ -215,7 +215,7 @@ class Parking:
             try:
                 await self._tick()
             except Exception:
-                log.exception("parking failed and goes on: please report this")
+                log.exception("parking.failed -- it goes on; please report this")
             await asyncio.sleep(_TICK_S)
 
     async def _tick(self) -> None:
@@ -253,7 +253,7 @@ class Parking:
         try:
             await self._own.producer.check(self._topics.parked, number, _OWN_S)
         except Exception as error:  # noqa: BLE001 -- whatever it is: nothing can be parked now
-            log.warning("%s takes nothing, so nothing is parked: %r", self._topics.parked, error)
+            log.warning("parking.impossible topic=%s error=%r", self._topics.parked, error)
             return False
         return True
 
@@ -265,21 +265,16 @@ class Parking:
     def _changed(self, target: str, former: State) -> None:
         state, reason = self._breakers.state(target), self._breakers.reason(target)
         if state is State.CLOSED:
-            log.info("%s is well again", target)
+            log.info("breaker.closed target=%s", target)
             self._drainer.well(target)
         elif former is State.CLOSED:
-            log.error("%s is shut, its events are parked: %s", target, reason)
+            log.error("breaker.opened target=%s reason=%r", target, reason)
             self._drainer.shut(target, reason)
             self._evict(target, reason)
 
     def _open(self, partition: Partition, name: str, reason: str) -> Backlog:
         if is_skew(name):
-            log.error(
-                "%s is not known to this worker: its events of staging partition %d are parked until one comes that "
-                "knows it",
-                name,
-                partition.number,
-            )
+            log.error("parking.unknown name=%r partition=%d", name, partition.number)
         return partition.open(name, reason)
 
     def _park_all(self, backlog: Backlog, strays: Iterable[Stray]) -> None:
@@ -293,14 +288,14 @@ class Parking:
                     found = await learn(reader, self._topics, numbers)
                 break
             except Exception as error:  # noqa: BLE001 -- whatever it is: without it nothing may be routed
-                log.warning("what is parked cannot be learnt yet, will try again: %r", error)
+                log.warning("parking.not_learnt error=%r", error)
                 await asyncio.sleep(_LEARN_AGAIN_S)
         parks_unknown = self._settings.unknown_definition == "park"
         for number, checkpoint in found.items():
             partition = self._partitions[number] = Partition(number, checkpoint, parks_unknown=parks_unknown)
             for backlog in partition:
                 log.info(
-                    "parked from staging partition %d: %d events of %s", number, backlog.records, backlog.name
+                    "parking.learnt partition=%d events=%d name=%r", number, backlog.records, backlog.name
                 )
 
     def _run(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:

@@ -117,7 +117,7 @@ class Store:
 
     def put_later(self, parcel: _ToParked, error: BaseException) -> None:
         """Try again after a pause, for the parked topic refused a record: it is never dropped."""
-        log.error("%s refuses a record, will try again: %r", self._topics.parked, error)
+        log.error("parking.refused topic=%s error=%r", self._topics.parked, error)
         asyncio.get_running_loop().call_later(
             _RETRY_S, lambda: self._put(parcel) if parcel.partition.is_ours else None
         )
@@ -136,7 +136,7 @@ class Store:
             await self._trim(self._topics.parked, lows)
             self._trimmed.update(lows)
         except Exception as error:  # noqa: BLE001 -- whatever it is: it is tried again
-            log.warning("what was drained could not be deleted from %s yet: %r", self._topics.parked, error)
+            log.warning("parking.not_trimmed topic=%s error=%r", self._topics.parked, error)
             self._next_trim += _TRIM_AGAIN_S
         finally:
             self._trimming = None
@@ -198,7 +198,7 @@ class _ToCursors(Parcel):
 
     def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002
         """Without it the next owner reads more, and drains more twice; the next one may be taken."""
-        log.error("a checkpoint of what is parked was refused: %r", error)
+        log.error("parking.checkpoint_refused error=%r", error)
         self._store.noted(self._partition)
 
     def given_up(self, first: int, count: int, error: BaseException) -> None:  # noqa: ARG002

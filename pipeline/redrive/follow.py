@@ -99,7 +99,7 @@ class Follower:
         try:
             bounds = await looking.all_bounds(self._topics)
         except Exception as error:  # noqa: BLE001 -- whoever waits for the end waits for Kafka
-            log.warning("the ends of %s are not known: %r", ", ".join(self._topics), error)
+            log.warning("follow.no_ends topics=%s error=%r", ",".join(self._topics), error)
             return False
         self._ends = {place: found.end for place, found in bounds.items()}
         return True
@@ -112,7 +112,7 @@ class Follower:
                 async with reading as reader, Reader(self._connection) as looking:
                     await self._follow(reader, looking)
             except Exception as error:  # noqa: BLE001 -- a broker, a disk: it may be well again
-                log.warning("cannot follow %s, will try again: %r", ", ".join(self._topics), error)
+                log.warning("follow.failed topics=%s error=%r", ",".join(self._topics), error)
             finally:
                 self._looking = None
             await asyncio.sleep(_PAUSE_S)

@@ -56,7 +56,7 @@ class Index:
     async def _begin(self, bounds: Mapping[Place, Bounds]) -> Mapping[Place, int]:
         known = await asyncio.to_thread(self._store.next_offsets)
         if any(known.get(place, 0) > found.end for place, found in bounds.items()):
-            log.warning("the index of dead letters is of topics that are gone: it is read anew")
+            log.warning("index.outdated -- its topics are gone; it is read anew")
             self.queries.close()
             await asyncio.to_thread(self._store.begin_anew)
             known = {}
@@ -71,4 +71,4 @@ class Index:
         letters, endings = values.values()
         spoilt = await asyncio.to_thread(self._store.take_in, letters, endings, read_up_to)
         if spoilt:
-            log.error("%d records of %s are not ours, and were left out", spoilt, " and ".join(values))
+            log.error("index.spoilt records=%d topics=%s", spoilt, ",".join(values))

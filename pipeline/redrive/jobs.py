@@ -111,7 +111,7 @@ class Jobs:
                 await self._claim()
                 self._take_over(lead)
             except Exception as error:  # noqa: BLE001 -- a broker: it may be well again
-                log.warning("cannot look after jobs, will try again: %r", error)
+                log.warning("jobs.not_read error=%r", error)
             await self._follower.moved(_LOOK_S)
 
     async def _claim(self) -> None:

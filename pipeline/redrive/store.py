@@ -123,7 +123,7 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         with contextlib.suppress(sqlite3.Error):
             return self._connect()
-        log.warning("the index of dead letters in %s is of no use: it is read anew from its topic", self.path)
+        log.warning("index.damaged path=%s -- it is read anew from its topic", self.path)
         self._delete()
         return self._connect()
 

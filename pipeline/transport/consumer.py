@@ -165,15 +165,15 @@ class Consumer(MendedConsumer):
         back_to = progress.must_seek(first, self._fetch)
         if back_to is not None:
             self.jumps += 1
-            self.log.warning("%s-%s: expected offset %s, fetched %s: reading again", *tp, back_to, first)
+            self.log.warning("consumer.gap topic=%s partition=%d expected=%d fetched=%d", *tp, back_to, first)
             await self._go_to(tp, back_to)
             if progress.expected == back_to:
                 progress.stands_at(back_to, self._fetch + 1)
             return
         if progress.expected is not None and first > progress.expected:
             self.log.error(
-                "%s-%s: the log has nothing between offsets %s and %s: if retention deleted what was there, it "
-                "was never delivered",
+                "consumer.hole topic=%s partition=%d from=%d to=%d -- if retention deleted what was there, it was "
+                "never delivered",
                 *tp,
                 progress.expected,
                 first,
@@ -205,7 +205,7 @@ class Consumer(MendedConsumer):
             if tp in self.assignment():
                 await self.crash(error)
                 raise
-            self.log.info("no seek in %s-%s, it is not ours any more: %r", *tp, error)
+            self.log.info("consumer.no_seek topic=%s partition=%d error=%r", *tp, error)
 
     def resume_flow(self) -> None:
         """Go on after a rebalance."""
@@ -270,7 +270,7 @@ class Consumer(MendedConsumer):
         left = max(0.0, started + limit - time.monotonic())
         in_time = await self.within(left + COMMIT_TIMEOUT_S, super().wait_empty())
         if not (in_time and await self.commit_now()):
-            self.log.warning("offsets could not be committed in time: what they cover will come twice")
+            self.log.warning("consumer.not_committed -- what is not committed will come twice")
         self._let_go()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
@@ -285,9 +285,7 @@ class Consumer(MendedConsumer):
         self.progress.clear()
         self.tenant.let_go()
         if abandoned:
-            self.log.warning(
-                "%d batches did not end in time and will be delivered by the next owner", len(abandoned)
-            )
+            self.log.warning("consumer.abandoned batches=%d -- the next owner delivers them", len(abandoned))
             self.tenant.abandoned(abandoned)
 
 

@@ -30,8 +30,8 @@ def end_process_after(limit_s: float) -> None:
 
 def _end(limit_s: float) -> None:
     log.critical(
-        "the stop is not done after %g s, a broker may be gone or hung: ending the process. What was not "
-        "committed will be delivered again",
+        "stop.overdue limit_s=%g -- a broker may be gone or hung: the process is ended, what was not committed will be "
+        "delivered again",
         limit_s,
     )
     os._exit(STATUS)

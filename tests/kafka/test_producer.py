@@ -270,7 +270,7 @@ async def test_a_bug_in_a_request_is_loud_and_nothing_sticks(
             await parcel.wait()
         assert [parcel.acks for parcel in parcels] == [{0: 1, 1: 2}] * 2
         assert next(outcomes) == "well"
-        assert caplog.text.count("failed in an unknown way") == 3
+        assert caplog.text.count("produce.failed -- in an unknown way") == 3
         for cause in ("a bug before sending", "a bug after sending", "KeyError: ('another', 0)"):
             assert cause in caplog.text
     on_topic = await asyncio.to_thread(values_on, kafka.bootstrap, topic)
@@ -321,7 +321,7 @@ async def test_no_producer_id_is_a_cause_that_callers_see(
         await late.wait()
         assert classify(late.failures[0]) is ErrorClass.AUTH
         troubles = [producer.trouble]
-        assert caplog.text.count("no producer id") == 1
+        assert caplog.text.count("producer.no_id") == 1
         refusing = False
         await patient.wait()
         assert [*troubles, producer.trouble] == [late.failures[0], None]

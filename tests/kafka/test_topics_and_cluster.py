@@ -175,7 +175,7 @@ async def test_learning_goes_on_until_it_succeeds(
             cluster.put_when_known(spec, 0, parcel)
         learnt = asyncio.Event()
         cluster.learn(spec, learnt.set)
-        await eventually(lambda: caplog.text.count(f"topic {spec.name} cannot be used yet") >= 3, "warnings")
+        await eventually(lambda: caplog.text.count(f"topics.unusable topic={spec.name}") >= 3, "warnings")
         assert "a bug" in caplog.text
         cluster.withdraw({gone})
         await create(connection(kafka.bootstrap), [spec], 1)

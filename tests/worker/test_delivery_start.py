@@ -17,6 +17,7 @@ from catalog.names import dlq_of
 from devtools.kafka import Brokers, Cluster
 from tests.kafka_client import committed, create_topic, produce, read_all, record_count, wait_until
 from tests.process_harness import ROOT
+from tests.web.asking import HTML, Site
 from tests.worker.shop_records import CATALOG, staged, wait_committed
 from tests.worker_harness import WorkerProcess
 
@@ -131,7 +132,7 @@ def elsewhere(own_kafka: Cluster) -> Cluster:
 def test_brokers_that_are_down(kafka: Brokers, elsewhere: Cluster, namespace: str) -> None:
     """C3, T6: what is for a target cluster that is down is parked, nothing is dead-lettered for it, poison with a
     dead-letter topic goes its way; all is delivered when it appears. A staging broker that is down is waited for,
-    with a word; a worker that waits can be stopped."""
+    with a word: the worker is alive (O1), and can be stopped."""
     bootstrap, far, staging = kafka.bootstrap, elsewhere.bootstrap, f"{namespace}.staging"
     create_topic(bootstrap, f"{namespace}.order.created.dlq", 1)
     with WorkerProcess(bootstrap, namespace, catalog=CATALOG, target_bootstrap=far) as worker:
@@ -144,7 +145,7 @@ def test_brokers_that_are_down(kafka: Brokers, elsewhere: Cluster, namespace: st
                 *(staged(f"{number}", partition=0) for number in range(5)),
             ],
         )
-        worker.wait_log(f"no broker of {far} can be reached")
+        worker.wait_log(f"kafka.unreachable brokers={far}")
         wait_until(lambda: ids(bootstrap, f"{namespace}.order.created.dlq") == [b"poison"], 20, "the poison")
         wait_committed(worker, bootstrap, namespace, places)
         assert record_count(bootstrap, f"{namespace}.parked") == 5
@@ -159,10 +160,16 @@ def test_brokers_that_are_down(kafka: Brokers, elsewhere: Cluster, namespace: st
 
     node.kill()
     with WorkerProcess(far, namespace, catalog=CATALOG) as worker:
-        worker.wait_log(f"no broker of {far} can be reached")
+        worker.wait_log(f"kafka.unreachable brokers={far}")
+        site = Site(worker)
+        assert site.get("/health/live").status == 200
+        ready, page = site.get("/health/ready"), site.get("/", HTML)
+        assert (ready.status, "may wait for a broker" in ready.data["reasons"][0]) == (503, True)
+        assert (page.status, "the worker is starting" in page.text) == (503, True)
+        assert site.get("/metrics").status == 503
         worker.signal(signal.SIGTERM)
         worker.wait(30)
-        worker.start().wait_log(f"no broker of {far} can be reached")
+        worker.start().wait_log(f"kafka.unreachable brokers={far}")
         node.start()
         worker.wait_ready()
         places = produce(far, staging, [staged("late")])

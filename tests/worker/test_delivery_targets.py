@@ -161,7 +161,7 @@ def test_a_dead_letter_that_cannot_be_written_holds_its_partition(shop: Shop) ->
         return [r.header.get("ce_id") or r.header["stage-id"] for r in read]
 
     wait_until(lambda: b"ahead" in ids("order.created"), 20, "the record behind the stuck one")
-    shop.worker.wait_log(f"{shop.topic('parcel.lost.dlq')} refuses a record")
+    shop.worker.wait_log(f"delivery.not_kept topic={shop.topic('parcel.lost.dlq')}")
     group, staging = f"{shop.namespace}-pipeline", shop.topic("staging")
     assert committed(shop.bootstrap, group, staging)[4] <= stuck[1]
     assert ids("parcel.lost.dlq") == []
