@@ -46,6 +46,7 @@ class DirectPath:
         """One for each partition; empty while the topic is not known."""
         self._producer = producer
         self._settings = settings
+        self._most = settings.max_buffered_records
         self._takes_another_way = takes_another_way
         self._on_ready = on_ready
         self._on_failure = on_failure
@@ -60,7 +61,7 @@ class DirectPath:
     @property
     def has_room(self) -> bool:
         """Whether a call can enter its lane now."""
-        return bool(self.lanes) and self.in_lanes < self._settings.max_buffered_records
+        return bool(self.lanes) and self.in_lanes < self._most
 
     def lane_of(self, key: bytes) -> Lane | None:
         """The lane of a key; None while the topic is not known, which is then being learnt."""

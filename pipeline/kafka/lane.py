@@ -174,11 +174,15 @@ class Lane:
         spans: list[Span] = []
         taken = size = 0
         while self._queue:
-            parcel, first, count = self._queue.popleft()
+            span = self._queue.popleft()
+            parcel, first, count = span
+            if first == 0 and parcel.size is not None and size + parcel.size <= limit_bytes:
+                taken, size = taken + count, size + parcel.size  # all of it, without a look at each
+                parcel.taken = count
+                spans.append(span)
+                continue
             records = parcel.records
             at, stop = first, first + count
-            if first == 0 and parcel.size is not None and size + parcel.size <= limit_bytes:
-                at, taken, size = stop, taken + count, size + parcel.size  # all of it, without a look at each
             while at < stop:
                 size += batch_bytes(*records[at])
                 if size > limit_bytes and taken:

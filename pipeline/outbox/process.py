@@ -107,7 +107,7 @@ class ProcessOutbox:
     @property
     def is_empty(self) -> bool:
         """Whether no row of any key waits, and none of an earlier process is yet to be counted."""
-        return not self._rows_of_key and self._all_counted
+        return not self._rows_of_key and self._counted_to >= self._old_rows_end
 
     def claim_relay(self, wake: Callable[[], None], loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the caller shall ship the rows: one relay at a time does, so that their order holds, and none
