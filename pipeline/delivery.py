@@ -7,6 +7,7 @@ Must not know: Faust, how the plan is made, how a producer keeps order.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
@@ -74,12 +75,11 @@ class Delivery:
 
         Out: None; or what has to happen first. Then nothing was written, and the batch is to be delivered again.
         """
-        outcome = self.plan(batch.records, self._parking.diverted(batch.partition))
-        if outcome.unknown_topics:
-            return Hold(
-                f"target topic not known yet: {', '.join(sorted(outcome.unknown_topics))}",
-                frozenset(outcome.unknown_topics),
-            )
+        diverted = self._parking.diverted(batch.partition)
+        outcome = self.plan(batch.records, diverted)
+        unknown = outcome.unknown_topics | self._park_without_dead_letters(outcome, diverted)
+        if unknown:
+            return Hold(f"target topic not known yet: {', '.join(sorted(unknown))}", frozenset(unknown))
         full = self._parking.full(batch.partition) if outcome.parked else ""
         if full:
             return Hold(full)
@@ -90,6 +90,23 @@ class Delivery:
     def plan(self, records: Sequence[ReadRecord], diverted: Diverted) -> Plan:
         """What is to be written for these records of one staging partition."""
         return plan(records, self._router, self._targets.partitions, self._limits, diverted)
+
+    def _park_without_dead_letters(self, outcome: Plan, diverted: Diverted) -> set[str]:
+        """A dead-letter topic that does not exist yet waits for its target's partition count (Q1). Out: the targets
+        to ask for it; where one is shut, what is rejected is parked with its events, and rejected again later."""
+        unknown = set()
+        for rejected in list(outcome.rejected):
+            route = rejected.route
+            if route is None or not rejected.dead_letter or route.dlq in self._own.partitions:
+                continue
+            if route.topic in self._targets.partitions:
+                continue
+            if route.topic in diverted.targets:
+                outcome.rejected.remove(rejected)
+                bisect.insort(outcome.parked.setdefault(route.topic, []), rejected.index)
+            else:
+                unknown.add(route.topic)
+        return unknown
 
     def begin(self, batch: StagedBatch, on_end: Callable[[], None]) -> Ticket:
         """Follow a batch from now on."""

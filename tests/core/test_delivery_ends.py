@@ -24,6 +24,7 @@ from pipeline.kafka.topics import TopicSpec, TopicSpecs
 from pipeline.meter import Meter
 from pipeline.metrics import Metrics
 from pipeline.park import NOTHING_DIVERTED, Diverted
+from pipeline.parking.backlog import Stray
 from pipeline.parking.parking import Parking
 from pipeline.partition import key_hash
 from pipeline.routes import Router
@@ -87,13 +88,24 @@ class Batch:
 
 
 class Straight(Parking):
-    """Nothing is diverted, and nothing is parked."""
+    """Diverts what is `shut`, at first nothing, and notes what it is to park."""
 
-    def __init__(self) -> None: ...
+    def __init__(self) -> None:
+        self.shut: frozenset[str] = frozenset()
+        self.parked: list[tuple[str, Stray]] = []  # type: ignore[assignment]
 
     def diverted(self, number: int) -> Diverted:  # noqa: ARG002
-        """Nothing."""
-        return NOTHING_DIVERTED
+        """What is shut."""
+        return NOTHING_DIVERTED._replace(targets=self.shut)
+
+    def full(self, number: int) -> str:  # noqa: ARG002
+        """There is room."""
+        return ""
+
+    def divert(self, number: int, name: str, stray: Stray) -> Parcel | None:  # noqa: ARG002
+        """Note it."""
+        self.parked.append((name, stray))
+        return None
 
     def reached(self, target: str, count: int) -> None:
         """It is nothing to nobody."""
@@ -105,6 +117,7 @@ class Bench:
     def __init__(self, targets: Notes | None = None, using: Router | None = None) -> None:
         self.targets = targets or Notes(**dict.fromkeys((t.replace(".", "__") for t in CATALOG.topics), 7))
         self.own = Notes(shop__staging=6)
+        self.parking = Straight()
         self.ended = 0
         self.metrics = Metrics()
         self.delivery = Delivery(
@@ -114,7 +127,7 @@ class Bench:
             own=self.own,
             topics=OWN,
             specs=TopicSpecs(SETTINGS),
-            parking=Straight(),
+            parking=self.parking,
             clock=SYSTEM_CLOCK,
             producer_id="w/1",
             meter=Meter(self.metrics, SYSTEM_CLOCK),
@@ -184,9 +197,40 @@ def test_where_dead_letters_go() -> None:
 
 
 def test_a_dead_letter_topic_waits_for_its_targets_count() -> None:
-    """Q1: a target of which no record was ever delivered: its count is learnt before its dead-letter topic is made."""
+    """Q1: a target of which no record was ever delivered: its batch waits until its count is learnt, before its
+    dead-letter topic is made."""
     bench = Bench(Notes())
+    hold = bench.delivery.deliver(Batch([POISON]), pytest.fail)
+    assert hold is not None
+    assert hold.topics == {"shop.order.created"}
+    assert not bench.own.sent
+    bench.targets.partitions["shop.order.created"] = 3
     bench.deliver(POISON)
+    assert bench.own.specs[0].partitions == 3
+    acked(bench.own.on("shop.order.created.dlq")[0])
+    assert bench.ended == 1
+
+
+def test_poison_is_parked_where_its_dead_letter_topic_cannot_be_made() -> None:
+    """C3, Q1: while the cluster of the targets is lost, a count that nobody knows stops no partition: the poison is
+    parked among the events of its target, in order."""
+    bench = Bench(Notes())
+    bench.parking.shut = frozenset({"shop.order.created"})
+    bench.deliver(staged(), POISON, staged())
+    ((name, stray),) = bench.parking.parked
+    assert name == "shop.order.created"
+    assert stray.records == [staged(), POISON, staged()]
+    assert not bench.own.sent
+    assert not bench.targets.learning
+    stray.ended(3)
+    assert bench.ended == 1
+
+
+def test_what_is_drained_waits_for_its_targets_count() -> None:
+    """Q1: the same for what was parked as unknown and turns out to be poison: it waits, and holds nobody up."""
+    bench = Bench(Notes())
+    ticket = bench.delivery.begin(Batch([POISON]), bench._end)
+    bench.delivery.write(ticket, bench.delivery.plan([POISON], NOTHING_DIVERTED))
     assert not bench.own.sent
     bench.targets.partitions["shop.order.created"] = 3
     (then,) = bench.targets.learning["shop.order.created"]

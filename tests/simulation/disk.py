@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pipeline.outbox.files import ROW, TIME_BYTES
 from tests.simulation.fibers import Killed, nap
 from tests.simulation.machine import Process, current_process
 
@@ -57,6 +58,10 @@ class Disk:
         self._open: dict[int, tuple[str, Process | None]] = {}
         self._numbers = 1_000
         self._changes = 0
+        self.rotten = 0
+        """How many rows are to be damaged."""
+        self.damaged: list[bytes] = []
+        """Rows as they were before they were damaged."""
 
     def process_died(self, process: Process) -> None:
         """Its locks are free, and of what it had not synced only a beginning is there."""
@@ -113,8 +118,20 @@ class Disk:
         if files.owner is not None and files.owner.alive:
             raise OSError(f"IO error: lock hold by current process: {path}/LOCK")
         files.owner = current_process()
+        self._rot(files)
         self.touch(path)
         return _Database(self, path, files)
+
+    def _rot(self, files: _Files) -> None:
+        waiting = [name for name in files.durable if name.startswith(ROW)]
+        while self.rotten and waiting:
+            self.rotten -= 1
+            name = self.chance.choice(waiting)
+            waiting.remove(name)
+            row = files.durable[name]
+            self.damaged.append(row[TIME_BYTES:])
+            newer = row[:TIME_BYTES] + b"\x09" + row[TIME_BYTES + 1 :]
+            files.durable[name] = self.chance.choice([newer, row[:-1], row + b"\0"])
 
     def has_room(self, path: str) -> bool:
         """Whether something fits: also on a full disk, once the reserve was given up."""

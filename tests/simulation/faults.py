@@ -16,9 +16,21 @@ from tests.simulation.staged_events import TARGETS
 from tests.simulation.virtual_time import TIME
 
 if TYPE_CHECKING:
+    from tests.simulation.kafka_cluster import Cluster
     from tests.simulation.world import World
 
-__all__ = ["CALM", "CLUSTER_FAULTS", "DISK_FAULTS", "PROCESS_FAULTS", "Fault"]
+__all__ = [
+    "BROKER_FAULTS",
+    "CALM",
+    "CLUSTER_FAULTS",
+    "DISK_FAULTS",
+    "PROCESS_FAULTS",
+    "Fault",
+    "a_cluster_is_lost",
+    "find",
+    "lose",
+    "targets_are_denied",
+]
 
 Fault = Callable[["World"], Awaitable[None]]
 
@@ -68,30 +80,32 @@ async def all_is_slow(world: World) -> None:
 
 async def batches_fail(world: World) -> None:
     """Some batches of a request fail, others do not, some of them after they were appended."""
-    world.cluster.produce_errors = world.chance.choice([0.1, 0.5])
+    cluster = world.some_cluster()
+    cluster.produce_errors = world.chance.choice([0.1, 0.5])
     try:
         await world.a_while(0.2, 4)
     finally:
-        world.cluster.produce_errors = 0.0
+        cluster.produce_errors = 0.0
 
 
 async def a_broker_dies(world: World) -> None:
     """One is gone, and its partitions have no leader for a while."""
-    node = world.chance.choice(world.cluster.nodes)
+    cluster = world.some_cluster()
+    node = world.chance.choice(cluster.nodes)
     node.up = False
     world.network.node_died(node)
     try:
         await world.a_while(0.05, 3)
-        world.cluster.elect()
+        cluster.elect()
         await world.a_while(0, 6)
     finally:
         node.up = True
-        world.cluster.elect()
+        cluster.elect()
 
 
 async def a_broker_hangs(world: World) -> None:
     """One is stopped; when it goes on it reads what was sent to it meanwhile."""
-    node = world.chance.choice(world.cluster.nodes)
+    node = world.chance.choice(world.some_cluster().nodes)
     node.hung = True
     try:
         await world.a_while(0.5, 14)
@@ -102,37 +116,86 @@ async def a_broker_hangs(world: World) -> None:
 
 async def leaders_are_unknown(world: World) -> None:
     """Some partitions have no leader."""
-    logs = [log for log in world.cluster.logs() if world.chance.random() < 0.5]
+    cluster = world.some_cluster()
+    logs = [log for log in cluster.logs() if world.chance.random() < 0.5]
     for log in logs:
         log.leader = -1
     try:
         await world.a_while(0.1, 4)
     finally:
-        world.cluster.elect()
+        cluster.elect()
 
 
 async def leaders_move(world: World) -> None:
     """Some partitions get another leader, in good order; no fault."""
-    for log in world.cluster.logs():
+    cluster = world.some_cluster()
+    for log in cluster.logs():
         if world.chance.random() < 0.5:
             log.leader = -1
-    world.cluster.elect()
+    cluster.elect()
 
 
 async def a_topic_is_denied(world: World) -> None:
     """Nobody may write to a target, a dead-letter topic or the audit topic for a while."""
     topic = world.chance.choice(_SINKS)
-    world.cluster.denied.add(topic)
+    for cluster in world.clusters:
+        cluster.denied.add(topic)
     try:
         await world.a_while(0.5, 7)
     finally:
-        world.cluster.denied.discard(topic)
+        for cluster in world.clusters:
+            cluster.denied.discard(topic)
 
 
 async def producers_are_forgotten(world: World) -> None:
     """The brokers no longer know any sequence number."""
-    for log in world.cluster.logs():
+    for log in world.some_cluster().logs():
         log.forget_producers()
+
+
+async def a_cluster_is_lost(world: World) -> None:
+    """All nodes of one are gone, or stopped."""
+    cluster, stopped = world.some_cluster(), world.chance.random() < 0.5
+    lose(world, cluster, stopped=stopped)
+    try:
+        await world.a_while(0.5, 12)
+    finally:
+        find(world, cluster)
+
+
+def lose(world: World, cluster: Cluster, *, stopped: bool) -> None:
+    """Let all nodes die, or stop."""
+    for node in cluster.nodes:
+        if stopped:
+            node.hung = True
+        else:
+            node.up = False
+            world.network.node_died(node)
+
+
+def find(world: World, cluster: Cluster) -> None:
+    """Let all nodes be well."""
+    for node in cluster.nodes:
+        node.up, node.hung = True, False
+        world.network.node_goes_on(node)
+    cluster.elect()
+
+
+async def targets_are_denied(world: World) -> None:
+    """Nobody may write to two of the targets for long."""
+    topics = world.chance.sample(TARGETS, 2)
+    for cluster in world.clusters:
+        cluster.denied.update(topics)
+    try:
+        await world.a_while(3, 12)
+    finally:
+        for cluster in world.clusters:
+            cluster.denied.difference_update(topics)
+
+
+async def a_row_rots(world: World) -> None:
+    """A row that waits will be damaged when its database is opened next."""
+    _disk(world).rotten += 1
 
 
 async def a_process_is_killed(world: World) -> None:
@@ -225,4 +288,14 @@ CLUSTER_FAULTS: tuple[Fault, ...] = (
 
 PROCESS_FAULTS: tuple[Fault, ...] = (a_process_is_killed, a_process_dies_between_two_effects)
 
-DISK_FAULTS: tuple[Fault, ...] = (the_disk_is_full, the_disk_is_slow)
+DISK_FAULTS: tuple[Fault, ...] = (the_disk_is_full, the_disk_is_slow, a_row_rots)
+
+BROKER_FAULTS: tuple[Fault, ...] = (
+    batches_fail,
+    a_broker_dies,
+    a_broker_hangs,
+    leaders_are_unknown,
+    producers_are_forgotten,
+    a_cluster_is_lost,
+)
+"""What may happen to one cluster alone, while another is well."""

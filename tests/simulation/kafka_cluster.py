@@ -41,24 +41,30 @@ Respond = Callable[..., None]
 class Node:
     """A broker process."""
 
-    def __init__(self, node_id: int) -> None:
+    def __init__(self, cluster: Cluster, node_id: int) -> None:
+        self.cluster = cluster
         self.node_id = node_id
         self.up = True
         self.hung = False
 
 
 class Cluster:
-    """Nodes that share one truth. `on_append` and `on_commit` are told of everything that becomes durable."""
+    """Nodes that share one truth. `on_append` and `on_commit` are told of everything that becomes durable.
+
+    `name`: of its hosts, before their number.
+    """
 
     def __init__(
         self,
+        name: str,
         loop: asyncio.AbstractEventLoop,
         chance: random.Random,
         nodes: int,
         on_append: Callable[[Log, list[Record]], None],
         on_commit: Callable[[str, int, int], None],
     ) -> None:
-        self.nodes = [Node(number) for number in range(nodes)]
+        self.name = name
+        self.nodes = [Node(self, number) for number in range(nodes)]
         self.topics: dict[str, Topic] = {}
         self.produce_errors = 0.0
         """How likely each batch of a request fails by itself."""
@@ -68,7 +74,7 @@ class Cluster:
         """`max.message.bytes` of topics that are created, where it is not what the creator asks for."""
         self._loop = loop
         self._chance = chance
-        self._on_append = on_append
+        self.on_append = on_append
         self._group = Group(loop, on_commit)
         self._producer_ids = 0
         self._handlers: dict[int, Callable[[Node, Any, Respond], None]] = {
@@ -106,7 +112,7 @@ class Cluster:
 
     def create(self, name: str, partitions: int, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Topic:
         """Make a topic."""
-        logs = [Log(name, number, self._on_append) for number in range(partitions)]
+        logs = [Log(name, number, self.on_append) for number in range(partitions)]
         for log in logs:
             log.leader = self._chance.choice(self.alive or [0])
         topic = self.topics[name] = Topic(name, logs, self.limits.get(name, limit_bytes))
@@ -218,12 +224,15 @@ class Cluster:
                 for log in topic.logs
             ]
             topics.append((0, name, False, partitions))
-        brokers = [(node, f"node-{node}", 9092, "") for node in self.alive]
+        brokers = [(node, self._host(node), 9092, "") for node in self.alive]
         respond(0, brokers, "simulated", self.alive[0] if self.alive else -1, topics)
 
     def _find_coordinator(self, _: Node, __: Any, respond: Respond) -> None:
         node = self._coordinator()
-        respond(0, 0, "", node, f"node-{node}", 9092)
+        respond(0, 0, "", node, self._host(node), 9092)
+
+    def _host(self, node_id: int) -> str:
+        return f"{self.name}-{node_id}"
 
     def _coordinator(self) -> int:
         return self.alive[-1] if self.alive else 0

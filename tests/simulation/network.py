@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +135,7 @@ class Connection:
             return
         struct, answer = self._at_server.popleft()
         self._busy = True
-        self._network.cluster.handle(self.node, struct, lambda response: self._answered(answer, response))
+        self.node.cluster.handle(self.node, struct, lambda response: self._answered(answer, response))
 
     def forget(self) -> None:
         """The node died: what it had not read is gone."""
@@ -157,8 +157,10 @@ class Connection:
 class Network:
     """Every connection of the world."""
 
-    def __init__(self, loop: Loop, chance: random.Random, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self, loop: Loop, chance: random.Random, clusters: Iterable[Cluster]) -> None:
+        self._nodes = {
+            f"{cluster.name}-{node.node_id}": node for cluster in clusters for node in cluster.nodes
+        }
         self.weather = Weather()
         self.connections: dict[Connection, None] = {}
         """Those that a client has open."""
@@ -179,8 +181,7 @@ class Network:
         process = current_process()
         if process is not None:
             process.effect()
-        number = int(host.rpartition("-")[2])
-        node = self.cluster.nodes[number] if number < len(self.cluster.nodes) else None
+        node = self._nodes.get(host)
         await asyncio.sleep(self._way_s())
         if node is None or not node.up:
             raise ConnectionRefusedError(host)

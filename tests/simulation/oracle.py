@@ -66,6 +66,11 @@ class Oracle:
         """The events on the staging topic that have not reached an end."""
         return [event_id for place, event_id in self._at.items() if place not in self._ended]
 
+    def at(self, partition: int, offset: int) -> Event | None:
+        """The first event of a staging partition from this offset on."""
+        found = [at for place, at in sorted(self._at.items()) if place >= (partition, offset)]
+        return self.events[found[0]] if found else None
+
     def appended(self, log: Log, records: list[Record]) -> None:
         """Records are on a topic."""
         self._trace.update(f"{log.topic}-{log.partition}:{records[0].offset}+{len(records)}".encode())

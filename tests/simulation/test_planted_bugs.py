@@ -28,8 +28,19 @@ CAUGHT = {
     "overtake-what-is-parked": {"T5"},
     "leave-a-row-behind": {"T6"},
     "overtake-the-outbox": {"S6"},
+    "overtake-the-unknown": {"T5"},
+    "park-without-end": {"P5"},
+    "start-with-targets-only": {"C3"},
+    "throw-a-damaged-row-away": {"T6"},
 }
 """For each patch the rules that the oracle may find broken first."""
+KINDS = {
+    "overtake-the-unknown": "skew",
+    "park-without-end": "full",
+    "start-with-targets-only": "apart",
+    "throw-a-damaged-row-away": "service",
+}
+"""The kind of world that a bug shows in, where it is a special one."""
 
 
 @pytest.mark.parametrize("plant", sorted(path.stem for path in PLANTS.glob("*.patch")))
@@ -38,7 +49,8 @@ def test_a_planted_bug_is_caught(plant: str, tmp_path: Path) -> None:
     for package in ("pipeline", "agents", "catalog", "tests/simulation", "tests/catalogs"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["git", "apply", str(PLANTS / f"{plant}.patch")], cwd=tmp_path, check=True)
-    command = [sys.executable, "-m", "tests.simulation", "0", SEEDS]
+    kind = ["--kind", KINDS[plant]] if plant in KINDS else []
+    command = [sys.executable, "-m", "tests.simulation", "0", SEEDS, *kind]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=170, check=False)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     broken = set(re.findall(r"Violation\(['\"](\w+): ", ended.stdout))

@@ -12,6 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+FAILED = [
+    line
+    for line in (Path(__file__).parent / "seeds.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,6 +33,14 @@ def test_nothing_is_lost_and_order_holds_whatever_fails(first: int) -> None:
     Every event ends where it must, in order, nothing is committed before, and nothing comes twice without a fault.
     """
     ended = run(str(first), "500")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("line", FAILED)
+def test_what_once_failed_holds(line: str) -> None:
+    """T5, T6: a seed that once failed holds."""
+    kind, seed, *_ = line.split()
+    ended = run(seed, "1", "--kind", kind)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from catalog import Catalog
 from pipeline.transport import consumer as consumer_module
 from tests.simulation.faults import CALM, CLUSTER_FAULTS, PROCESS_FAULTS, Fault
 from tests.simulation.oracle import Oracle, Violation
@@ -31,17 +32,22 @@ class WorkerWorld(World):
 
     def fault_kinds(self) -> tuple[Fault, ...]:
         """Everything but the disk."""
-        self.cluster.limits[TOO_LARGE_FOR] = SMALL_LIMIT_BYTES
+        cluster = self.clusters[-1]
+        cluster.limits[TOO_LARGE_FOR] = SMALL_LIMIT_BYTES
         for target in TARGETS:
             if self.chance.random() < 0.5:
-                self.cluster.create(target, 3)  # others are created by workers
+                cluster.create(target, 3)  # others are created by workers
         self._stream = Stream(self.chance, self.oracle)
         return CALM if self.calm else (*CALM, *CLUSTER_FAULTS, *PROCESS_FAULTS)
 
     def make_program(self, name: str) -> Program:
         """A worker, on a machine with nothing on its disk."""
+        return self.make_worker(name, self.catalog)
+
+    def make_worker(self, name: str, catalog: Catalog) -> Worker:
+        """A worker with this catalog."""
         settings = self.settings.model_copy(update={"data_dir": str(self._folder / name)})
-        return Worker(name, self.loop, settings, self.catalog)
+        return Worker(name, self.loop, settings, catalog)
 
     def run(self) -> Outcome:
         """With folders for what workers keep on disk, which they can do without."""
@@ -66,10 +72,19 @@ class WorkerWorld(World):
         unfinished = self.oracle.unfinished
         if unfinished:
             return f"{len(unfinished)} events have not ended: {unfinished[:5]}"
-        logs = self.cluster.topics[self.oracle.staging].logs
-        if any(self.cluster.committed.get((log.topic, log.partition), 0) != log.end for log in logs):
-            return f"all have ended, but committed is only {self.cluster.committed}"
+        uncommitted = self.what_is_uncommitted()
+        if uncommitted:
+            return f"all have ended, but {uncommitted}"
         return next(filter(None, map(_held_by, self.programs)), "")
+
+    def what_is_uncommitted(self) -> str:
+        """How far the group is, where that is not the end."""
+        for log in self.cluster.topics[self.oracle.staging].logs:
+            committed = self.cluster.committed.get((log.topic, log.partition), 0)
+            if committed != log.end:
+                waits = self.oracle.at(log.partition, committed)
+                return f"partition {log.partition} is committed up to {committed} of {log.end}, {waits} waits"
+        return ""
 
     def check_bounds(self, program: Program) -> None:
         """No partition is read far ahead of its first unfinished record."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -122,11 +123,14 @@ class World:
         self.loop = Loop()
         self._end: asyncio.Future[None] = self.loop.create_future()
         self.oracle: Oracle = self.make_oracle()
-        nodes = self.chance.randint(1, 3)
-        self.cluster = Cluster(self.loop, self.chance, nodes, self.oracle.appended, self.oracle.committed)
-        self.network = Network(self.loop, self.chance, self.cluster)
+        self.cluster = self.make_cluster("node", self.oracle.appended)
+        """Staging's."""
+        self.clusters = self.make_clusters()
+        self.network = Network(self.loop, self.chance, self.clusters)
         self.calm = self.chance.random() < 1 / 6
         self.oracle.exactly_once = self.calm
+        self.crash_is_wrong = "nothing had failed" if self.calm else ""
+        """Why nobody may give up; empty where somebody may."""
         self.programs: list[Program] = []
         self._started = 0
         self._wanted = self.chance.randint(1, 2)
@@ -138,6 +142,10 @@ class World:
     def make_oracle(self) -> Oracle:
         """Its judge."""
         raise NotImplementedError
+
+    def make_clusters(self) -> list[Cluster]:
+        """All clusters there are."""
+        return [self.cluster]
 
     def fault_kinds(self) -> tuple[Fault, ...]:
         """What may go wrong; in a calm world only what is no fault."""
@@ -161,7 +169,17 @@ class World:
         """How many events there were."""
         raise NotImplementedError
 
+    def make_cluster(self, name: str, on_append: Callable[[Log, list[Record]], None]) -> Cluster:
+        """One of one to three nodes."""
+        return Cluster(
+            name, self.loop, self.chance, self.chance.randint(1, 3), on_append, self.oracle.committed
+        )
+
     # --- for faults
+
+    def some_cluster(self) -> Cluster:
+        """One that may fail."""
+        return self.clusters[0] if len(self.clusters) == 1 else self.chance.choice(self.clusters)
 
     async def a_while(self, least_s: float, most_s: float) -> None:
         """Some time between these."""
@@ -246,7 +264,8 @@ class World:
             task.cancel()
         await asyncio.wait(self._turmoil)
         self.network.mend()
-        self.cluster.elect()
+        for cluster in self.clusters:
+            cluster.elect()
 
     async def _settle(self) -> None:
         limit = self.loop.time() + _PATIENCE_S
@@ -261,8 +280,8 @@ class World:
             await asyncio.sleep(_LOOK_S)
             for program in list(self.programs):
                 if program.has_crashed and program.process.alive:
-                    if self.calm:
-                        self.broken(Violation(f"{program.process.name} crashed, and nothing had failed"))
+                    if self.crash_is_wrong:
+                        self.broken(Violation(f"C3: {program.process.name} crashed: {self.crash_is_wrong}"))
                     program.process.kill()
                 if not program.process.alive:
                     self.programs.remove(program)
