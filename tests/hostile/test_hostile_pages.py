@@ -35,11 +35,12 @@ def worker(kafka: Brokers) -> Iterator[WorkerProcess]:
 
 
 @pytest.mark.kafka
-@pytest.mark.parametrize("token", ["", TOKEN], ids=["a stranger", "ann"])
-def test_every_published_route(worker: WorkerProcess, token: str) -> None:
-    """No request makes a page fail: each answer is one that /openapi.json announces, and the worker stays up."""
+def test_every_published_route(worker: WorkerProcess) -> None:
+    """No request makes a page fail, a stranger's or ann's: each answer is one that /openapi.json announces, and the
+    worker stays up."""
     api = schemathesis.openapi.from_url(f"http://127.0.0.1:{worker.web_port}/openapi.json")
-    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    stranger = {"Accept": "application/json"}
+    askers = (stranger, {**stranger, "Authorization": f"Bearer {TOKEN}"})
     asked = 0
     for found in api.get_all_operations():
         assert isinstance(found, Ok), found.err()
@@ -52,7 +53,8 @@ def test_every_published_route(worker: WorkerProcess, token: str) -> None:
         )
         @given(case=operation.as_strategy())
         def ask(case: schemathesis.Case[Any]) -> None:
-            case.call_and_validate(headers=headers, timeout=20, checks=CHECKS)
+            for headers in askers:
+                case.call_and_validate(headers=headers, timeout=20, checks=CHECKS)
 
         ask()
         asked += 1
