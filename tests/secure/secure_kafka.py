@@ -7,12 +7,14 @@ Its plain listener is for the test itself: whoever comes there is a superuser.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from confluent_kafka import admin as kafka
 
 from devtools.kafka import Cluster
@@ -80,11 +82,16 @@ class SecureKafka:
         for answer in client.delete_acls(_bindings(kafka.AclBindingFilter, user, rules)).values():  # type: ignore[attr-defined]
             answer.result(10)
 
-    def denied(self) -> list[str]:
-        """What the authorizer has refused so far, as the broker's log says it."""
-        return [
-            line for line in self._cluster.nodes[0].log_text().splitlines() if "is Denied operation" in line
-        ]
+    def decided(self, verdict: str, namespace: str) -> set[tuple[str, str, str, str]]:
+        """What the authorizer has `Allowed` or `Denied` in a namespace so far, as the broker's log says it: user,
+        operation, kind of resource, name; but for superusers. A topic that is only left out of a list of all topics is
+        not denied."""
+        level = "INFO" if verdict == "Denied" else r"\w+"
+        line = rf"{level} kafka.authorizer.logger - Principal = User:(\w+) is {verdict} operation = (\w+) "
+        found = re.findall(
+            rf"{line}.*? on resource = (\w+):LITERAL:(\S+) ", self._cluster.nodes[0].log_text()
+        )
+        return {one for one in found if namespace in one[3] and one[0] != "ANONYMOUS"}
 
 
 def _bindings(kind: Callable[..., Any], user: str, rules: Allowed) -> list[Any]:
@@ -137,7 +144,10 @@ def secure_kafka(folder: Path) -> Iterator[SecureKafka]:
         file.write_bytes(pair.key + pair.certificate)
         config[f"listener.name.{listener}.ssl.keystore.type"] = "PEM"
         config[f"listener.name.{listener}.ssl.keystore.location"] = str(file)
-    with Cluster(listeners=LISTENERS, extra_config=config) as cluster:
+    with pytest.MonkeyPatch.context() as java:
+        java.setenv("JDK_JAVA_OPTIONS", "-Dorg.slf4j.simpleLogger.log.kafka.authorizer.logger=trace")
+        cluster = Cluster(listeners=LISTENERS, extra_config=config).start()
+    with cluster:
         found = SecureKafka(cluster, authority, passwords)
         _make_scram_users(cluster.bootstrap, passwords)
         yield found

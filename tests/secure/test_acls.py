@@ -13,19 +13,18 @@ from pathlib import Path
 import pytest
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from catalog import OwnTopics
-from pipeline import Settings, Stager
 from pipeline.kafka.connection import staging_cluster
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.reader import Place, Reader
-from tests.kafka_client import OutRecord, produce, read_all, wait_until
+from tests.kafka_client import read_all, wait_until
+from tests.secure.acl_steps import Steps, delivered, service_settings, stage
 from tests.secure.secure_kafka import Allowed, SecureKafka
 from tests.service import own_transactions
-from tests.worker_harness import WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
 ROOT = Path(__file__).resolve().parents[2]
+RULES = ("service", "worker", "targets")
 _ROW = re.compile(r"\| (\w+) \| (TOPIC|GROUP) \| `([^`]+)` \| (LITERAL|PREFIXED) \| ([A-Z, ]+) \|")
 
 
@@ -39,6 +38,33 @@ def documented(who: str, namespace: str, targets: Iterable[str]) -> Allowed:
                 rules[resource, full.replace("<target>", target), pattern] = tuple(operations.split(", "))
     assert rules
     return rules
+
+
+EACH: dict[tuple[str, str, str, str], str] = {
+    ("service", "TOPIC", "<ns>.staging", "WRITE"): "stage",
+    ("worker", "GROUP", "<ns>-pipeline", "READ"): "start",
+    ("worker", "TOPIC", "<ns>.staging", "READ"): "deliver",
+    ("worker", "TOPIC", "<ns>.staging", "WRITE"): "redrive",
+    ("worker", "TOPIC", "<ns>.staging.dlq", "READ"): "show",
+    ("worker", "TOPIC", "<ns>.staging.dlq", "WRITE"): "dead_letter",
+    ("worker", "TOPIC", "<target>.dlq", "READ"): "show",
+    ("worker", "TOPIC", "<target>.dlq", "WRITE"): "dead_letter",
+    ("worker", "TOPIC", "<ns>.parked", "READ"): "drain",
+    ("worker", "TOPIC", "<ns>.parked", "WRITE"): "park",
+    ("worker", "TOPIC", "<ns>.parked", "DELETE"): "drain",
+    ("worker", "TOPIC", "<ns>.parked.cursors", "READ"): "restart",
+    ("worker", "TOPIC", "<ns>.parked.cursors", "WRITE"): "drain",
+    ("worker", "TOPIC", "<ns>.dlq.index", "READ"): "index",
+    ("worker", "TOPIC", "<ns>.dlq.index", "WRITE"): "index",
+    ("worker", "TOPIC", "<ns>.dlq.state", "READ"): "discard",
+    ("worker", "TOPIC", "<ns>.dlq.state", "WRITE"): "redrive",
+    ("worker", "TOPIC", "<ns>.jobs", "READ"): "redrive",
+    ("worker", "TOPIC", "<ns>.jobs", "WRITE"): "redrive",
+    ("worker", "TOPIC", "<ns>.audit", "READ"): "audit_page",
+    ("worker", "TOPIC", "<ns>.audit", "WRITE"): "skip",
+    ("targets", "TOPIC", "<target>", "WRITE"): "start",
+}
+"""What fails first without a rule."""
 
 
 @pytest.fixture
@@ -55,79 +81,61 @@ def env(secure: SecureKafka, namespace: str) -> Iterator[dict[str, str]]:
     command = [sys.executable, "-m", "faust", "-A", "pipeline", "topics", "create"]
     administrator = inherited | shared | {"STREAMING_BROKERS": secure.bootstrap}
     subprocess.run(command, cwd=ROOT, env=administrator, capture_output=True, check=True)
-    for who in ("service", "worker", "targets"):
+    for who in RULES:
         secure.allow(who, documented(who, namespace, [f"{namespace}.order.placed"]))
     yield shared
-    for who in ("service", "worker", "targets"):
+    for who in RULES:
         secure.forbid(who, documented(who, namespace, [f"{namespace}.order.placed"]))
 
 
-def service_settings(secure: SecureKafka, env: dict[str, str]) -> Settings:
-    """The service's settings."""
-    return Settings.from_env(
-        env | secure.tls() | secure.sasl("service", "PLAIN") | {"STREAMING_BROKERS": secure.at("SASL")}
-    )
-
-
-async def stage(settings: Settings, numbers: Iterable[int]) -> None:
-    """As the service does."""
-    async with Stager(settings) as stager:
-        for number in numbers:
-            await stager.stage("order.placed", {"order": number}, tenant="acme", id=f"order-{number}")
-
-
-def delivered(secure: SecureKafka, namespace: str) -> list[bytes]:
-    """The ids on the target, in the order of their first deliveries."""
-    records = read_all(secure.bootstrap, f"{namespace}.order.placed")
-    return [*dict.fromkeys(record.header["ce_id"] for record in records)]
-
-
-def test_the_documented_rules_are_enough(secure: SecureKafka, namespace: str, env: dict[str, str]) -> None:
-    """Service and worker do all they have to, over TLS, each under its own name, the targets' cluster under another:
-    deliver, dead-letter, audit, park while a right is missing and drain once it is there; nothing else is asked for."""
-    topics = OwnTopics(namespace)
+def test_the_documented_rules_are_enough_and_none_is_spare(
+    secure: SecureKafka, namespace: str, env: dict[str, str]
+) -> None:
+    """Service and worker do all they have to; nothing else is asked for, and the broker has asked for every rule."""
     target = f"{namespace}.order.placed"
-    worker_env = env | secure.tls() | secure.sasl("worker", "SCRAM-SHA-512")
-    worker_env |= {
-        "STREAMING_BROKERS": secure.at("SASL"),
-        "STREAMING_TARGET_BROKERS": secure.at("MUTUAL"),
-        "STREAMING_TARGET_SASL_MECHANISM": "none",
-        "STREAMING_CB_TIMEOUT_S": "0.5",
-        **secure.own(secure.authority.sign("targets"), "STREAMING_TARGET_"),
-    }
-    settings = service_settings(secure, env)
-    with WorkerProcess(secure.bootstrap, namespace, catalog=own_transactions.NAME, env=worker_env) as worker:
-        asyncio.run(stage(settings, range(10)))
-        poison: dict[str, bytes] = {
-            "stage-version": b"1",
-            "stage-definition": b"order.placed",
-            "stage-id": b"bad",
-        }
-        skipped = poison | {"stage-id": b"skipped", "stage-policy": b"dlq=never"}
-        records = [OutRecord(b"k", b"{", list(headers.items())) for headers in (poison, skipped)]
-        produce(secure.bootstrap, topics.staging, records)
-        wait_until(lambda: len(delivered(secure, namespace)) == 10, 60, f"10 events\n{worker.log_tail()}")
-        dead = f"{target}.dlq", topics.staging_dlq
-        wait_until(lambda: any(read_all(secure.bootstrap, topic) for topic in dead), 20, "a dead letter")
-        wait_until(lambda: bool(read_all(secure.bootstrap, topics.audit)), 20, "an audit record")
-        assert not denials(secure, namespace)
+    with Steps(secure, namespace, env, patience_s=30) as steps:
+        assert steps.first_failure() == ""
+        assert secure.decided("Denied", namespace) == set()
         write: Allowed = {("TOPIC", target, "LITERAL"): ("WRITE",)}
         secure.forbid("targets", write)
-        asyncio.run(stage(settings, range(10, 20)))
-        wait_until(
-            lambda: len(read_all(secure.bootstrap, topics.parked)) == 10, 30, f"parked\n{worker.log_tail()}"
-        )
+        asyncio.run(stage(steps.settings, range(100, 110)))
+        wait_until(lambda: len(read_all(secure.bootstrap, steps.topics.parked)) == 10, 30, "10 parked")
         secure.allow("targets", write)
-        wait_until(lambda: len(delivered(secure, namespace)) == 20, 30, f"drained\n{worker.log_tail()}")
-        wait_until(lambda: not read_all(secure.bootstrap, topics.parked), 30, f"deleted\n{worker.log_tail()}")
-        assert worker.terminate() == 0
-    assert delivered(secure, namespace) == [b"order-%d" % number for number in range(20)]
-    assert {line for line in denials(secure, namespace) if "User:targets" not in line} == set()
+        wait_until(lambda: len(delivered(secure, namespace)) == 31, 30, f"31\n{steps.worker.log_tail()}")
+        assert steps.worker.terminate() == 0
+    assert delivered(secure, namespace) == [b"order-%d" % number for number in [*range(21), *range(100, 110)]]
+    assert {user for user, *_ in secure.decided("Denied", namespace)} == {"targets"}
+    used = {
+        one for one in secure.decided("Allowed", namespace) if one[1] != "DESCRIBE"
+    }  # which each right implies
+    assert used == {
+        (who, operation, resource.capitalize(), name)
+        for who in RULES
+        for (resource, name, _), operations in documented(who, namespace, [target]).items()
+        for operation in operations
+    }
 
 
-def denials(secure: SecureKafka, namespace: str) -> list[str]:
-    """What was refused to anybody in the namespace."""
-    return [line for line in secure.denied() if namespace in line]
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("who", "resource", "name", "operation"), sorted(EACH), ids=[" ".join(one) for one in sorted(EACH)]
+)
+def test_without_a_rule(
+    secure: SecureKafka,
+    namespace: str,
+    env: dict[str, str],
+    who: str,
+    resource: str,
+    name: str,
+    operation: str,
+) -> None:
+    """With every documented rule but one, what that one is for is the first thing that fails."""
+    target = f"{namespace}.order.placed"
+    full = name.replace("<ns>", namespace).replace("<target>", target)
+    secure.forbid(who, {(resource, full, "LITERAL"): (operation,)})
+    with Steps(secure, namespace, env, patience_s=12) as steps:
+        assert steps.first_failure() == EACH[who, resource, name, operation]
+    assert {(user, name) for user, _, _, name in secure.decided("Denied", namespace)} <= {(who, full)}
 
 
 async def test_a_service_can_write_staging_only(
