@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
 from pipeline.kafka.encoding import Identity
 from pipeline.record import OutRecord
@@ -24,6 +25,8 @@ class Parcel:
     """
 
     __slots__ = ("deadline", "records", "retries", "size", "taken")
+    insists: ClassVar[bool] = False
+    """Whether a record that the broker refuses is sent again, and all behind it waits; `refused` is not called."""
 
     def __init__(
         self, records: Sequence[OutRecord], deadline: float | None = None, size: int | None = None

@@ -114,11 +114,16 @@ class Lane:
         self.failed(error, now)
         self._lose_place()
 
-    def refused(self, error: BaseException) -> None:
+    def refused(self, error: BaseException, now: float) -> None:
         """The batch was refused for its content, and nothing of it appended.
 
-        A batch of several records is halved until the culprit stands alone; its neighbours are delivered.
+        A batch of several records is halved until the culprit stands alone; its neighbours are delivered. One whose
+        parcel insists is sent again after a pause.
         """
+        assert self.batch is not None
+        if self.batch.count == 1 and self.batch.spans[0][0].insists:
+            self.failed(error, now)
+            return
         batch = self._resolve()
         self._recovered()
         if batch.in_doubt:  # it was not appended now, but maybe before

@@ -261,7 +261,7 @@ class Producer:
             return lane.prepare(identity, self._options.batch_bytes, self._options.compression, now_ms)
         except Unencodable as error:
             log.exception("producer.not_encoded topic=%s partition=%d", lane.topic, lane.partition)
-            lane.refused(error)
+            lane.refused(error, self._clock.monotonic())
             self._look_at(lane)
             return None
 

@@ -75,7 +75,7 @@ def carry(lane: Lane, code: int, offset: int, now: float) -> kafka_errors.KafkaE
     if code in _LOST_SEQUENCE:
         lane.out_of_sequence(error, now)
     elif verdict_of(classify(error)) is Verdict.POISON:
-        lane.refused(error)
+        lane.refused(error, now)
     else:
         lane.failed(error, now, in_doubt=code not in _NOT_APPENDED)
     return error

@@ -29,7 +29,6 @@ __all__ = ["Store"]
 
 log = logging.getLogger(__name__)
 
-_RETRY_S = 5.0
 _TRIM_S = 2.0
 _TRIM_AGAIN_S = 60.0
 _TRIM_RECORDS = 10_000
@@ -70,7 +69,7 @@ class Store:
         size = sum(record_size(record.key, record.value, record.headers) for record in stray.records)
         parcel = _ToParked(records, size, partition, backlog, stray, self)
         backlog.under_way += len(records)
-        self._put(parcel)
+        self._own.put(self._topics.parked, partition.number, parcel)
         return parcel
 
     def save(self, partition: Partition) -> None:
@@ -112,16 +111,6 @@ class Store:
             self._trimming.cancel()
             await asyncio.wait({self._trimming})
 
-    def _put(self, parcel: _ToParked) -> None:
-        self._own.put(self._topics.parked, parcel.partition.number, parcel)
-
-    def put_later(self, parcel: _ToParked, error: BaseException) -> None:
-        """Try again after a pause, for the parked topic refused a record: it is never dropped."""
-        log.error("parking.refused topic=%s error=%r", self._topics.parked, error)
-        asyncio.get_running_loop().call_later(
-            _RETRY_S, lambda: self._put(parcel) if parcel.partition.is_ours else None
-        )
-
     def now(self) -> float:
         """Seconds since 1970."""
         return self._clock.time()
@@ -143,8 +132,13 @@ class Store:
 
 
 class _ToParked(Parcel):
-    """Events on their way to the parked topic, which is an end for each of them (T6)."""
+    """Events on their way to the parked topic, which is an end for each of them (T6).
 
+    As it is created the topic takes every staging record. Where somebody has changed it, what it refuses waits with
+    all behind it: nothing is dropped, nothing overtaken (P2).
+    """
+
+    insists = True
     __slots__ = ("_backlog", "_size", "_store", "_stray", "partition")
 
     def __init__(
@@ -169,14 +163,6 @@ class _ToParked(Parcel):
         self.partition.parked(self._backlog, offset, count, size, self._store.now())
         self._store.meter.parked(self._backlog.name, count)
         self._stray.ended(count)
-
-    def refused(self, index: int, error: BaseException) -> None:
-        """Somebody changed the topic: it takes every staging record as it is created."""
-        size = self._size // len(self.records)
-        again: list[OutRecord] = [self.records[index]]
-        self._store.put_later(
-            _ToParked(again, size, self.partition, self._backlog, self._stray, self._store), error
-        )
 
     def given_up(self, first: int, count: int, error: BaseException) -> None:
         """Not being committed, it will be delivered again."""

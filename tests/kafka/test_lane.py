@@ -61,7 +61,7 @@ def test_halves_are_sent_one_by_one_ahead_of_the_rest() -> None:
     lane.put(late := Noting(b"z"))
     while lane.in_flight:
         if b"d" in sent[-1]:
-            lane.refused(ValueError("too large"))
+            lane.refused(ValueError("too large"), 0.0)
         else:
             lane.succeeded(100 * len(sent))
         if lane.waiting:
@@ -80,11 +80,38 @@ def test_halves_are_sent_one_by_one_ahead_of_the_rest() -> None:
     assert late.ends == {0: "at 800"}
 
 
+class Insisting(Noting):
+    """One that waits until it is taken."""
+
+    insists = True
+
+
+def test_what_insists_is_sent_again_and_all_behind_it_waits() -> None:
+    """P2: a record that is refused, and whose parcel insists, is not overtaken; what was before it in its batch is
+    delivered. Once it is taken, all else is, in order, under the same producer id."""
+    lane = lane_with(first := Insisting(b"a", b"b", b"c", b"d"))
+    send(lane)
+    lane.refused(ValueError("too large"), 0.0)
+    assert send(lane) == [b"a", b"b"]
+    lane.succeeded(10)
+    assert send(lane) == [b"c", b"d"]
+    lane.refused(ValueError("too large"), 0.0)
+    for _ in range(3):
+        assert send(lane) == [b"c"]
+        lane.refused(error := ValueError("too large"), 0.0)
+        assert (lane.trouble, lane.is_ready(0.0), lane.is_ready(1.0)) == (error, False, True)
+    assert first.ends == {0: "at 10", 1: "at 11"}
+    assert send(lane) == [b"c"]
+    lane.succeeded(12)
+    assert send(lane) == [b"d"]
+    assert lane.trouble is None
+
+
 def test_a_half_that_is_broken_up_stays_ahead_of_the_other() -> None:
     """T5: a parcel dropped out of a half that is being sent again does not put the half behind the other one."""
     lane = lane_with(gone := Noting(b"a"), Noting(b"b"), Noting(b"c"), Noting(b"d"))
     send(lane)
-    lane.refused(ValueError("too large"))
+    lane.refused(ValueError("too large"), 0.0)
     assert send(lane) == [b"a", b"b"]
     lane.drop({gone})
     assert send(lane, SECOND) == [b"b"]
@@ -96,7 +123,7 @@ def test_a_half_is_not_put_back_behind_the_other() -> None:
     """T5, S7: withdrawing from a half that could not be sent leaves it where it is, ahead of the other half."""
     lane = lane_with(first := Noting(b"a"), Noting(b"b"), Noting(b"c"), Noting(b"d"))
     send(lane)
-    lane.refused(ValueError("too large"))
+    lane.refused(ValueError("too large"), 0.0)
     assert send(lane) == [b"a", b"b"]
     lane.failed(ConnectionError("no connection"), 0.0)
     assert not lane.withdraw(first)
@@ -111,7 +138,7 @@ def test_a_refusal_after_a_lost_answer_costs_the_identity() -> None:
         send(lane)
         lane.failed(TimeoutError("no answer"), 0.0, in_doubt=True)
         send(lane)
-        lane.refused(ValueError("too large"))
+        lane.refused(ValueError("too large"), 0.0)
         assert (lane.identity, lane.spent) == (None, FIRST)
         lane.identity, lane.spent = FIRST, None
 
@@ -122,7 +149,7 @@ def test_a_half_of_what_is_in_doubt_is_in_doubt() -> None:
     send(lane)
     lane.failed(TimeoutError("no answer"), 0.0, in_doubt=True)
     send(lane)
-    lane.refused(ValueError("too large"))
+    lane.refused(ValueError("too large"), 0.0)
     send(lane, SECOND)
     lane.succeeded(0)
     assert send(lane, SECOND) == [b"b"]
@@ -268,7 +295,7 @@ def test_what_cannot_be_encoded_is_isolated() -> None:
             try:
                 send(lane)
             except Unencodable as error:
-                lane.refused(error)
+                lane.refused(error, 0.0)
             else:
                 lane.succeeded(offset)
     assert bad.ends.keys() == {0, 1, 2}

@@ -252,7 +252,7 @@ class LaneMachine(RuleBasedStateMachine):
             self.lane.succeeded(-1)
         elif answer.what == "refused":
             self.exactly_once = self.exactly_once and not batch.in_doubt
-            self.lane.refused(ValueError("too large"))
+            self.lane.refused(ValueError("too large"), self.now)
         else:
             self.exactly_once = False
             self.lane.out_of_sequence(ValueError("out of order"), self.now)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 
 from devtools.kafka import Cluster
 from tests.broker_fixtures import skipping
@@ -142,6 +145,42 @@ def test_a_newer_worker_drains_what_an_older_did_not_know(guarded: Cluster, name
         shop.wait_delivered()
         shop.wait_drained()
         shop.assert_no_dead_letters()
+        assert new.terminate() == 0
+
+
+def limit_records(bootstrap: str, topic: str, size: int) -> None:
+    """Let a topic take records up to this size only."""
+    change = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[change])
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.incremental_alter_configs([resource])[resource].result(10)
+
+
+def test_what_the_parked_topic_refuses_is_not_overtaken(guarded: Cluster, namespace: str) -> None:
+    """P2, P5: where somebody has made the parked topic take less than staging does, a record it refuses is neither
+    dropped nor dead-lettered nor overtaken: all that is to be parked behind it waits, by a named cause, and nothing of
+    it is committed. Once the topic takes it again all goes on, in order."""
+    shop = ParkedShop(guarded.bootstrap, guarded.bootstrap, namespace)
+    with shop.worker() as worker:
+        worker.wait_ready()
+        limit_records(guarded.bootstrap, shop.topic("parked"), 2_000)
+        shop.stage("gift.sent", 1, tenants=1)
+        shop.wait_committed(worker)
+        shop.stage("gift.sent", 1, tenants=1, value=b'"%s"' % os.urandom(4_000).hex().encode())
+        shop.stage("gift.sent", 50, tenants=1)
+        shop.stage(WELL, 10, tenants=1)
+        wait_until(lambda: len(shop.on(WELL)) == 10, 30, "the other target")
+        wait_until(lambda: "parked does not take records" in readiness(worker), 30, "the cause")
+        assert record_count(guarded.bootstrap, shop.topic("parked")) == 1
+        limit_records(guarded.bootstrap, shop.topic("parked"), 1_000_000)
+        shop.wait_committed(worker)
+        parked = [record.header["stage-id"].decode() for record in shop.parked()]
+        assert parked == shop.wanted["gift.sent", b"tenant-0"]
+        shop.assert_no_dead_letters()
+        assert worker.terminate() == 0
+    with shop.worker(catalog="tests.catalogs.shop_next") as new:
+        shop.wait_delivered()
+        shop.wait_drained()
         assert new.terminate() == 0
 
 
