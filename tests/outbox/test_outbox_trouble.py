@@ -136,7 +136,7 @@ async def test_a_service_starts_for_the_first_time_on_a_full_disk(
     restart, and order holds from the direct way to it."""
     always = {"outbox": "always"}
     ballast = fill(small_disk)
-    settings = settings_of(kafka.bootstrap, namespace, small_disk / "outbox")
+    settings = settings_of(kafka.bootstrap, namespace, small_disk / "outbox", stage_timeout_s=20)
     async with stager_of(settings) as stager:
         assert (await stage(stager, "k", 0)).via == "topic"
     async with stager_of(settings) as stager:
@@ -163,7 +163,9 @@ async def test_without_room_for_an_outbox_and_without_a_broker(
     breaker leave it closed, for nobody would close it, and staging goes on once the broker answers."""
     fill(small_disk)
     wire = Wire(monkeypatch)
-    settings = settings_of(kafka.bootstrap, namespace, small_disk / "outbox", cb_min_requests=1)
+    settings = settings_of(
+        kafka.bootstrap, namespace, small_disk / "outbox", cb_min_requests=1, stage_timeout_s=5
+    )
     async with stager_of(settings) as stager:
         assert (await stage(stager, "k", 0)).via == "topic"
         wire.answers.clear()
@@ -182,8 +184,9 @@ async def test_what_was_cancelled_in_flight_is_stored_ahead_of_what_follows(
     """S6: an event whose caller gave up while it was in flight goes to the outbox ahead of the next one of its key
     that becomes a row: where its lane is emptied later, it must not come behind that."""
     wire = Wire(monkeypatch)
-    settings = settings_of(kafka.bootstrap, namespace, tmp_path, topic_partitions=1)
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, topic_partitions=1, stage_timeout_s=3)
     async with stager_of(settings) as stager:
+        await until(stager, lambda health: health == ("healthy", ""))
         assert (await stage(stager, "k", 0)).via == "topic"
         wire.requests.clear()
         given_up = [asyncio.create_task(stage(stager, "k", number)) for number in (1, 2)]
@@ -214,7 +217,7 @@ async def test_what_was_cancelled_and_arrives_is_forgotten(
             given_up.cancel()
         acked(call, first, count, offset)
 
-    settings = settings_of(kafka.bootstrap, namespace, tmp_path, topic_partitions=1)
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, topic_partitions=1, stage_timeout_s=20)
     async with stager_of(settings) as stager:
         assert (await stage(stager, "other", 0)).via == "topic"
         wire.answers.clear()
