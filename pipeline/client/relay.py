@@ -243,8 +243,12 @@ class Relay:
             row = decode(stored.data)
         except BadRow as error:
             log.error("outbox.set_aside sequence=%d error=%r", stored.sequence, str(error))  # noqa: TRY400 -- no traceback needed
-            async with self._changing:
-                await self._outbox.set_aside(stored, str(error))
+            try:
+                async with self._changing:
+                    await self._outbox.set_aside(stored, str(error))
+            except OutboxUnavailable:
+                self._cursor = min(self._cursor, stored.sequence - 1)  # it is read again
+                raise
             self._done[1] += 1
             return
         lane = self._lane_of(row.key)

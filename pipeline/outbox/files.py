@@ -52,7 +52,7 @@ def key(prefix: bytes, sequence: int) -> bytes:
 
 
 def scan(database: Rdict, prefix: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Sequences and values under a prefix, in order, from a sequence on."""
+    """Sequences and values under a prefix, in order, from a sequence on. Raises where the files are damaged."""
     iterator = database.iter()
     iterator.seek(key(prefix, start))
     while iterator.valid():
@@ -61,6 +61,7 @@ def scan(database: Rdict, prefix: bytes, start: int = 0) -> Iterator[tuple[int, 
             return
         yield int.from_bytes(found[1:], "big"), iterator.value()
         iterator.next()
+    iterator.status()  # damage looks like the end: what is behind it would be gone, and its sequences given again
 
 
 def row_stamp(at: float) -> bytes:

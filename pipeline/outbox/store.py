@@ -157,7 +157,10 @@ class RocksStore:
                 ) from error
             else:
                 self._keep_damaged(path, error)
-        if not self._counted:
+        damage = "" if self._counted else self._count_unless_damaged()
+        if damage:
+            self.close()
+            self._keep_damaged(path, OSError(damage))
             self._count()
         self._fill_reserve()
 
@@ -179,6 +182,14 @@ class RocksStore:
         self._full = False
         """Whether the last attempt to write found no room."""
         self.damage = OutboxDamaged(str(self._folder), str(kept), str(error))
+
+    def _count_unless_damaged(self) -> str:
+        """What is wrong; empty where nothing is. Not as an exception: it would hold an iterator, and that the files."""
+        try:
+            self._count()
+        except OutboxUnavailable as error:
+            return str(error)
+        return ""
 
     def _count(self) -> None:
         self.rows = self.bytes = 0
@@ -257,7 +268,11 @@ class RocksStore:
                 reserve.unlink(missing_ok=True)
 
     def _scan(self, prefix: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-        return scan(self._database or self._reopen(), prefix, start)
+        database = self._database or self._reopen()
+        try:
+            yield from scan(database, prefix, start)
+        except Exception as error:
+            raise OutboxUnavailable(str(self._folder), f"its files are damaged ({error})") from error
 
 
 def _never_held_a_row(path: Path) -> bool:

@@ -129,6 +129,26 @@ def test_damage_in_the_middle_is_set_aside_not_skipped(tmp_path: Path) -> None:
     opened.close()
 
 
+def test_a_damaged_table_does_not_look_like_the_end(tmp_path: Path) -> None:
+    """S2: one bit that flipped in a table file: the files are kept and reported. RocksDB's iterator ends there without
+    a word, rows behind would be gone, and their sequences would be given to new ones."""
+    store = RocksStore(tmp_path / "slot", GIB)
+    for _ in range(12):
+        store.append([os.urandom(1_000) for _ in range(1_000)])
+    store.close()
+    table = min((tmp_path / "slot" / "rows").glob("*.sst"))
+    content = bytearray(table.read_bytes())
+    content[len(content) // 2] ^= 1
+    table.write_bytes(content)
+    opened = RocksStore(tmp_path / "slot", GIB)
+    assert opened.damage is not None
+    assert (Path(opened.damage.kept) / table.name).read_bytes() == content
+    assert opened.rows == 0
+    opened.append([b"goes on"])
+    assert [row.data for row in opened.read(0, 10)] == [b"goes on"]
+    opened.close()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 MB."""
