@@ -128,29 +128,37 @@ def read_all(bootstrap: str, topic: str) -> list[Record]:
     """Every record that is on the topic now, by partition and offset; none where the topic does not exist."""
     consumer = _consumer(bootstrap, "stagepost-tests-reader")
     try:
-        spans = {
-            partition: _watermarks(consumer, TopicPartition(topic, partition))
-            for partition in range(_partitions(consumer, topic))
-        }
-        ends = {partition: high for partition, (low, high) in spans.items() if high > low}
-        consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in ends])
-        found: list[Record] = []
-        while ends:
-            message = consumer.poll(_KAFKA_TIMEOUT_S)
-            assert message is not None, f"{topic} gave nothing for {_KAFKA_TIMEOUT_S:g} s; wanted {ends}"
-            error = message.error()
-            if error is None:
-                found.append(record := _record(message))
-                partition, reached = record.partition, record.offset + 1
-            elif error.code() == KafkaError._PARTITION_EOF:  # behind the last record there may be markers
-                partition, reached = message.partition() or 0, message.offset() or 0
-            else:
-                raise KafkaException(error)
-            if partition in ends and reached >= ends[partition]:
-                del ends[partition]
+        while (found := _read_all(consumer, topic)) is None:
+            pass  # some were deleted meanwhile: what is there now is something else
         return sorted(found, key=lambda record: (record.partition, record.offset))
     finally:
         consumer.close()
+
+
+def _read_all(consumer: Consumer, topic: str) -> list[Record] | None:
+    spans = {
+        partition: _watermarks(consumer, TopicPartition(topic, partition))
+        for partition in range(_partitions(consumer, topic))
+    }
+    ends = {partition: high for partition, (low, high) in spans.items() if high > low}
+    consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in ends])
+    found: list[Record] = []
+    while ends:
+        message = consumer.poll(_KAFKA_TIMEOUT_S)
+        assert message is not None, f"{topic} gave nothing for {_KAFKA_TIMEOUT_S:g} s; wanted {ends}"
+        error = message.error()
+        if error is None:
+            found.append(record := _record(message))
+            partition, reached = record.partition, record.offset + 1
+        elif error.code() == KafkaError._PARTITION_EOF:  # behind the last record there may be markers
+            partition, reached = message.partition() or 0, message.offset() or 0
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            return None
+        else:
+            raise KafkaException(error)
+        if partition in ends and reached >= ends[partition]:
+            del ends[partition]
+    return found
 
 
 def record_count(bootstrap: str, topic: str) -> int:

@@ -113,7 +113,10 @@ def test_an_operator_moves_a_tenant_on_and_releases_the_rest(shop: ParkedShop) -
             b"0",
         )
         assert not any(name.startswith("park-") for name, _ in letter.headers)
-        assert site.get(address).data["parked"]["count"] == 240
+        # Where a partition stands is written once a second.
+        wait_until(
+            lambda: site.get(address).data["parked"]["count"] == 240, 10.0, "the cursors to be written"
+        )
         again = ended(site, order(site, shop, "move-on", tenant="tenant-3"))
         assert (again["state"], again["done"]) == ("done", 0)
 
