@@ -29,6 +29,7 @@ class _Files:
     def __init__(self) -> None:
         self.durable: dict[bytes, bytes] = {}
         self.unsynced: list[Changes] = []
+        self.rotten: set[bytes] = set()
         self.owner: Process | None = None
 
     def rows(self) -> dict[bytes, bytes]:
@@ -123,11 +124,12 @@ class Disk:
         return _Database(self, path, files)
 
     def _rot(self, files: _Files) -> None:
-        waiting = [name for name in files.durable if name.startswith(ROW)]
+        waiting = [name for name in files.durable if name.startswith(ROW) and name not in files.rotten]
         while self.rotten and waiting:
             self.rotten -= 1
             name = self.chance.choice(waiting)
             waiting.remove(name)
+            files.rotten.add(name)
             row = files.durable[name]
             self.damaged.append(row[TIME_BYTES:])
             newer = row[:TIME_BYTES] + b"\x09" + row[TIME_BYTES + 1 :]
