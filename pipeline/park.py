@@ -43,6 +43,7 @@ __all__ = [
     "is_skew",
     "load_checkpoint",
     "park_headers",
+    "parked_under",
     "unpark",
     "version_name",
 ]
@@ -54,11 +55,20 @@ REASON = "park-reason"
 AT = "park-at"
 NAMES = (TARGET, PARTITION, OFFSET, REASON, AT)
 """The headers behind those of the staging record, in this order."""
+_TARGET_AT = -len(NAMES)
 
 _DEFINITION = "definition:"
 _VERSION = "version:"
 _VERSION_BYTES = 32
 _REASON_BYTES = 512
+
+
+def parked_under(headers: RawHeaders) -> bytes | None:
+    """The name that a record on the parked topic is parked under; None for a record that is not ours."""
+    if len(headers) < -_TARGET_AT:
+        return None
+    name, value = headers[_TARGET_AT]
+    return value if name == TARGET else None
 
 
 def definition_name(key: bytes) -> str | None:

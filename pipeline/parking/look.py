@@ -15,7 +15,7 @@ from typing import Any
 
 from catalog import OwnTopics
 from pipeline.kafka.reader import Place
-from pipeline.park import TARGET, Choice, Cursor, unpark
+from pipeline.park import Choice, Cursor, parked_under, unpark
 from pipeline.parking.learn import ReaderLike, learn
 from pipeline.staging import DEFINITION, TENANT
 
@@ -27,7 +27,6 @@ _FETCH_S = 0.5
 _SHOWN = 20
 _NAMES = 10_000
 """Different tenants that are told apart; what comes after them counts for the whole alone."""
-_MARK = -5
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ class _Seen:
         cursor = self._cursors[number]
         for record in records:
             headers = record.headers
-            if record.offset > cursor.last or len(headers) < -_MARK or headers[_MARK] != (TARGET, self._name):
+            if record.offset > cursor.last or parked_under(headers) != self._name:
                 continue
             if not cursor.waits(record.offset, headers) or not self._choice.has(headers):
                 continue

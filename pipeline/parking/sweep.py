@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.clock import Clock
 from pipeline.kafka.reader import Place
-from pipeline.park import TARGET, Origin, unpark
+from pipeline.park import Origin, parked_under, unpark
 from pipeline.parking.backlog import Backlog, Partition, Stray
 from pipeline.parking.learn import ReaderLike
 from pipeline.record import RawHeaders, ReadRecord
@@ -33,8 +33,6 @@ _OUT_BYTES = 16_777_216
 """What may be under way, of a sweep that has it for itself."""
 _NEAR = 1_000
 """So many offsets before the last parked event, a backlog opens its room."""
-_MARK = -5
-"""Where in the headers of a parked record `park-target` stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +209,11 @@ class Sweep:
         chunks: dict[bytes, Chunk] = {}
         for record in records:
             headers = record.headers
-            if len(headers) < -_MARK or headers[_MARK][0] != TARGET:
+            name = parked_under(headers)
+            if name is None or name not in wanted:
                 continue
-            name = headers[_MARK][1]
-            backlog = wanted.get(name)
-            if backlog is None or not self._wants(backlog, record.offset, headers):
+            backlog = wanted[name]
+            if not self._wants(backlog, record.offset, headers):
                 continue
             found = unpark(headers)
             if found is None:

@@ -8,7 +8,7 @@ A fault is a coroutine on the world's own time. When the world is healed it is c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tests.simulation.disk import Disk
@@ -137,14 +137,7 @@ async def leaders_move(world: World) -> None:
 
 async def a_topic_is_denied(world: World) -> None:
     """Nobody may write to a target, a dead-letter topic or the audit topic for a while."""
-    topic = world.chance.choice(_SINKS)
-    for cluster in world.clusters:
-        cluster.denied.add(topic)
-    try:
-        await world.a_while(0.5, 7)
-    finally:
-        for cluster in world.clusters:
-            cluster.denied.discard(topic)
+    await _deny(world, [world.chance.choice(_SINKS)], 0.5, 7)
 
 
 async def producers_are_forgotten(world: World) -> None:
@@ -183,11 +176,14 @@ def find(world: World, cluster: Cluster) -> None:
 
 async def targets_are_denied(world: World) -> None:
     """Nobody may write to two of the targets for long."""
-    topics = world.chance.sample(TARGETS, 2)
+    await _deny(world, world.chance.sample(TARGETS, 2), 3, 12)
+
+
+async def _deny(world: World, topics: Sequence[str], least_s: float, most_s: float) -> None:
     for cluster in world.clusters:
         cluster.denied.update(topics)
     try:
-        await world.a_while(3, 12)
+        await world.a_while(least_s, most_s)
     finally:
         for cluster in world.clusters:
             cluster.denied.difference_update(topics)
