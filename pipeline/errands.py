@@ -4,8 +4,8 @@ Owns: which part is due here, up to where it goes, what is told of it. Must not 
 reads and ends what it reads.
 
 What a part is about is told before anything is done: all that was parked when its owner came to it. Who has the
-partition next goes on up to there. A part ends once, with the last of its events; what of it was under way in a crash
-is done again.
+partition next goes on up to there. A part ends once, with the last of its events, when it is noted where its partition
+stands: what was told to have ended is not parked any more. What of it was under way in a crash is done again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ __all__ = ["Errands"]
 log = logging.getLogger(__name__)
 
 _LOOK_S = 0.2
-_TELL_S = 1.0
+_LOOKS_TO_TELL = 5
+_AGAIN_S = 1.0
 _READY_S = 5.0
 _STILL_PARKED = "still_parked"
 
@@ -83,13 +84,18 @@ class Errands:
         return await look(self._open_reader(), self._topics, name, choice, partition)
 
     async def _look_out(self) -> None:
+        seen = 0
         while True:
-            for job in self._jobs.board.errands():
+            errands = self._jobs.board.errands()
+            for job in errands:
                 if job.id not in self._under_way and job.want is not Wanted.PAUSE and self._numbers(job):
                     task = asyncio.create_task(self._run(job), name=f"errand {job.id}")
                     self._under_way[job.id] = task
                     task.add_done_callback(lambda _, job_id=job.id: self._under_way.pop(job_id, None))  # type: ignore[misc]
-            await asyncio.sleep(_LOOK_S)
+            if errands:  # partitions come and go
+                await asyncio.sleep(_LOOK_S)
+            else:
+                seen = await self._jobs.news(seen)
 
     async def _run(self, job: Job) -> None:
         try:
@@ -102,7 +108,7 @@ class Errands:
             await self._jobs.caught_up()  # with its own words: only then does it not begin anew
         except Exception:
             log.exception("errand.failed job=%s", job.id)
-            await asyncio.sleep(_TELL_S)
+            await asyncio.sleep(_AGAIN_S)
 
     async def _carry_out(self, job: Job) -> None:
         name = job.selection.topic or ""
@@ -113,7 +119,8 @@ class Errands:
             if due is None:
                 continue
             if due.backlog is None:
-                await self._tell(due.part, state=JobState.DONE, total=due.part.done)
+                if await self._parking.noted(number):
+                    await self._tell(due.part, state=JobState.DONE, total=due.part.done)
             elif due.backlog.drained_by is None:
                 bounds[due.backlog], parts[due.backlog] = due.part.upto, due.part
         if not bounds:
@@ -156,12 +163,13 @@ class Errands:
             held_by = {_STILL_PARKED: held} if held else {}
             await self._tell(parts[backlog], state=state, done=count, total=total, held=held_by, error=error)
 
-        told = dict.fromkeys(free, 0)
+        told, looks = dict.fromkeys(free, 0), 0
         while not task.done():
-            await asyncio.wait({task}, timeout=_TELL_S)
+            await asyncio.wait({task}, timeout=_LOOK_S)
             if not self._goes_on(job):
                 sweep.stop("the job is not to go on")
-            for backlog in free:
+            looks += 1
+            for backlog in free if looks % _LOOKS_TO_TELL == 0 else ():
                 if sweep.ended[backlog] != told[backlog] and not task.done():
                     told[backlog] = sweep.ended[backlog]
                     await tell(backlog, JobState.RUNNING)
@@ -169,6 +177,8 @@ class Errands:
             return  # the partitions are somebody else's
         refused = job.kind is JobKind.RELEASE and task.result() and self._goes_on(job)
         for backlog in free:
+            if not await self._parking.noted(backlog.partition):
+                continue  # this one is
             if backlog in sweep.through:
                 await tell(backlog, JobState.DONE)
             elif refused and backlog.name in sweep.failures:
@@ -176,7 +186,7 @@ class Errands:
             else:
                 await tell(backlog, JobState.RUNNING)
         if not task.result():
-            await asyncio.sleep(_TELL_S)
+            await asyncio.sleep(_AGAIN_S)
 
     def _deliver(self, job: Job, chunk: Chunk) -> str:
         if job.kind is JobKind.RELEASE:

@@ -56,7 +56,7 @@ class OutRecord(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A record as librdkafka read it."""
+    """A record as librdkafka read it. `timestamp`: milliseconds since 1970."""
 
     topic: str
     partition: int
@@ -64,6 +64,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
+    timestamp: int
 
     @property
     def header(self) -> dict[str, bytes]:
@@ -234,7 +235,7 @@ def _record(message: Message) -> Record:
     headers = message.headers() or []
     pairs = headers.items() if isinstance(headers, dict) else headers
     kept = [(name, value) for name, value in pairs if isinstance(value, bytes)]
-    return Record(topic, partition, offset, message.key(), message.value(), kept)
+    return Record(topic, partition, offset, message.key(), message.value(), kept, message.timestamp()[1])
 
 
 def _watermarks(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:

@@ -94,8 +94,12 @@ class Partition:
         self.number = number
         self.upto = checkpoint.upto
         self.is_ours = True
-        self.changed = False
-        """Whether the last checkpoint that was taken is out of date."""
+        self.revision = 0
+        """How often it has changed."""
+        self.taken = 0
+        """The revision of which the last checkpoint was taken."""
+        self.kept = 0
+        """The revision of which the last checkpoint was acknowledged."""
         self._parks_unknown = parks_unknown
         self._backlogs = {
             name: Backlog(name, number, cursor.reason, replace(cursor))
@@ -151,7 +155,7 @@ class Partition:
             cursor.bytes += size
         if offset >= 0:
             self.upto = max(self.upto, last + 1)
-        self.changed = True
+        self.revision += 1
 
     def drained(self, backlog: Backlog, count: int, size: int, next_offset: int, next_at: float) -> None:
         """The next `count` records of a backlog have ended; what is left stands at `next_offset` or behind."""
@@ -173,7 +177,7 @@ class Partition:
             same = [moved for moved in cursor.moved if moved.choice == choice]
             upto = max([next_offset, *(moved.upto for moved in same)])
             cursor.moved = (*(moved for moved in cursor.moved if moved not in same), Moved(choice, upto))
-            self.changed = True
+            self.revision += 1
 
     def passed(self, backlog: Backlog, upto: int) -> None:
         """Everything of the backlog below `upto` has ended. With nothing behind, its name goes straight again."""
@@ -189,14 +193,14 @@ class Partition:
 
     def _moved_on(self, cursor: Cursor) -> None:
         cursor.moved = tuple(moved for moved in cursor.moved if moved.upto > cursor.first)
-        self.changed = True
+        self.revision += 1
 
     def close(self, backlog: Backlog) -> list[Stray]:
         """Everything of the backlog has ended: its name goes straight again, first what is in the room."""
         assert not backlog.under_way, "something is on its way to the parked topic"
         del self._backlogs[backlog.name]
         self._seen = None
-        self.changed = True
+        self.revision += 1
         room, backlog.room = backlog.room or [], None
         return room
 
@@ -207,7 +211,7 @@ class Partition:
 
     def checkpoint(self) -> Checkpoint:
         """What to keep, so that the next owner need not read everything."""
-        self.changed = False
+        self.taken = self.revision
         return Checkpoint(
             self.upto,
             {name: replace(backlog.cursor) for name, backlog in self._backlogs.items() if backlog.cursor},

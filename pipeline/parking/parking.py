@@ -191,6 +191,11 @@ class Parking:
         """Who drains."""
         return self._drainer
 
+    async def noted(self, number: int) -> bool:
+        """Wait until it is durable how a partition stands now; false where it was given away meanwhile."""
+        partition = self._partitions.get(number)
+        return partition is not None and await self._store.settled(partition)
+
     # -- what pages ask --------------------------------------------------------------------------
 
     def parked(self) -> list[ParkedState]:

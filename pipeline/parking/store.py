@@ -74,17 +74,20 @@ class Store:
 
     def save(self, partition: Partition) -> None:
         """Write a checkpoint, if anything changed since the last one and none is under way. Does not block."""
-        if partition.changed and partition not in self._saving:
+        if partition.taken != partition.revision and partition not in self._saving:
             self._saving.add(partition)
             record: OutRecord = (b"%d" % partition.number, dump_checkpoint(partition.checkpoint()), [])
             self._own.put(self._topics.parked_cursors, partition.number, _ToCursors(record, partition, self))
 
-    async def settled(self, partition: Partition) -> None:
-        """Wait, without limit, until a checkpoint of how the partition is now was acknowledged."""
-        while partition.changed or partition in self._saving:
+    async def settled(self, partition: Partition) -> bool:
+        """Wait, without limit, until a checkpoint of how the partition is now was acknowledged; false where the
+        partition was given away meanwhile."""
+        wanted = partition.revision
+        while partition.is_ours and partition.kept < wanted:
             self.save(partition)
             self._saved.clear()
             await self._saved.wait()
+        return partition.is_ours
 
     def trim(self, partitions: Mapping[int, Partition], now: float) -> None:
         """Delete what was drained, now and then. Does not block; what fails is tried again."""
@@ -115,8 +118,9 @@ class Store:
         """Seconds since 1970."""
         return self._clock.time()
 
-    def noted(self, partition: Partition) -> None:
+    def noted(self, partition: Partition, revision: int) -> None:
         """A checkpoint was acknowledged, or refused for good."""
+        partition.kept = revision
         self._saving.discard(partition)
         self._saved.set()
 
@@ -171,22 +175,23 @@ class _ToParked(Parcel):
 class _ToCursors(Parcel):
     """A checkpoint on its way."""
 
-    __slots__ = ("_partition", "_store")
+    __slots__ = ("_partition", "_revision", "_store")
 
     def __init__(self, record: OutRecord, partition: Partition, store: Store) -> None:
         super().__init__((record,))
         self._partition = partition
+        self._revision = partition.taken
         self._store = store
 
     def acked(self, first: int, count: int, offset: int) -> None:  # noqa: ARG002
         """Kept."""
-        self._store.noted(self._partition)
+        self._store.noted(self._partition, self._revision)
 
     def refused(self, index: int, error: BaseException) -> None:  # noqa: ARG002
         """Without it the next owner reads more, and drains more twice; the next one may be taken."""
         log.error("parking.checkpoint_refused error=%r", error)
-        self._store.noted(self._partition)
+        self._store.noted(self._partition, self._revision)
 
     def given_up(self, first: int, count: int, error: BaseException) -> None:  # noqa: ARG002
         """The worker ends."""
-        self._store.noted(self._partition)
+        self._store.noted(self._partition, self._revision)

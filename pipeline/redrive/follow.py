@@ -48,7 +48,7 @@ class Follower:
         self._next: dict[Place, int] = {}
         self._ends: dict[Place, int] = {}
         self._moved = asyncio.Condition()
-        self._news = asyncio.Event()
+        self._reads = 0
         self._looking: Reader | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -61,12 +61,12 @@ class Follower:
         """The offset behind what was taken in."""
         return self._next.get(place, 0)
 
-    async def moved(self, timeout_s: float) -> None:
-        """Wait until something was read since the last call, or for `timeout_s`. For one task."""
+    async def news(self, seen: int, timeout_s: float | None = None) -> int:
+        """Wait until something was read after `seen`, or for `timeout_s`. Out: the `seen` of the next call; first 0."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._news.wait()
-        self._news.clear()
+            async with asyncio.timeout(timeout_s), self._moved:
+                await self._moved.wait_for(lambda: self._reads != seen)
+        return self._reads
 
     async def start(self) -> None:
         """Begin to follow. Does not wait for anything to be read."""
@@ -130,6 +130,5 @@ class Follower:
             async with self._moved:
                 for place in self._next:
                     self._next[place] = await reader.position(place)
+                self._reads += bool(fetched)
                 self._moved.notify_all()
-            if fetched:
-                self._news.set()

@@ -78,6 +78,10 @@ class Jobs:
         """Wait until everything that is told now has been read."""
         await self._follower.caught_up()
 
+    async def news(self, seen: int) -> int:
+        """Wait, without limit, until something was read after `seen`. Out: the `seen` of the next call; first 0."""
+        return await self._follower.news(seen)
+
     async def tell(self, told: Told) -> None:
         """Write to the log; durable at return."""
         await ship_all(self._own, self._topic, [told.record()], 0)
@@ -106,13 +110,14 @@ class Jobs:
 
     async def _look_after(self, lead: Lead) -> None:
         await self._follower.caught_up()
+        seen = 0
         while True:
             try:
                 await self._claim()
                 self._take_over(lead)
             except Exception as error:  # noqa: BLE001 -- a broker: it may be well again
                 log.warning("jobs.not_read error=%r", error)
-            await self._follower.moved(_LOOK_S)
+            seen = await self._follower.news(seen, _LOOK_S)
 
     async def _claim(self) -> None:
         claimable = self.board.claimable(self._clock.monotonic())

@@ -55,9 +55,9 @@ def test_a_checkpoint_is_all_there_is_to_know() -> None:
     partition.parked(backlog, 10, 2, 20, 5.0)
     checkpoint = partition.checkpoint()
     assert checkpoint == Checkpoint(12, {"a": Cursor(10, 11, 2, 20, 5.0, "down")})
-    kept = partition.changed
+    kept = partition.taken == partition.revision
     partition.parked(backlog, 12, 1, 10, 6.0)
-    assert (kept, partition.changed) == (False, True)
+    assert (kept, partition.taken == partition.revision) == (True, False)
     assert checkpoint.upto == 12
     (again,) = fresh(checkpoint)
     assert (again.name, again.records, again.reason) == ("a", 2, "down")
