@@ -129,6 +129,20 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             await asyncio.sleep(self._retry_backoff)
         return answer
 
+    def begin(self, node_id: int | str, request: Request) -> asyncio.Future[Response] | None:
+        """Write a request now; the future of its answer, which fails as `send` does. None: there is no connection.
+
+        What `send` takes for a request beside that – tasks, timers, turns of the event loop – is much for one event.
+        """
+        connection = self._conns.get((node_id, ConnectionGroup.DEFAULT))
+        if connection is None or not connection.connected():
+            return None
+        connection.send(request).close()  # it is written; what is left would wait for the future that we take
+        answer: asyncio.Future[Response] = connection._requests[-1][2]  # noqa: SLF001
+        limit = asyncio.get_running_loop().call_later(REQUEST_TIMEOUT_S, _give_up, connection, answer)
+        answer.add_done_callback(lambda _: limit.cancel())
+        return answer
+
     async def _get_conn(
         self,
         node_id: int | str,
@@ -140,6 +154,9 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
 
         aiokafka connects to one broker at a time: one that hangs keeps it from all others.
         """
+        known = self._conns.get((node_id, group))
+        if known is not None and known.connected():
+            return known
         async with self._connecting[node_id, group]:
             try:
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
@@ -188,6 +205,12 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             return True
         cluster_metadata.failed_update(None)
         return False
+
+
+def _give_up(connection: AIOKafkaConnection, answer: asyncio.Future[Response]) -> None:
+    if not answer.done():
+        answer.set_exception(kafka_errors.RequestTimedOutError())
+        connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
 
 
 def _failed_in_part(fetched: Response) -> bool:

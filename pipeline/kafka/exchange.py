@@ -1,6 +1,6 @@
 """Produce requests under way, and their answers, carried back to the lanes.
 
-Owns: one task for each request. Must not know: when a lane is ready, what goes into a request.
+Owns: the answers that are waited for. Must not know: when a lane is ready, what goes into a request.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from aiokafka import errors as kafka_errors
+from aiokafka.protocol.api import Response
 
 from pipeline.clock import Clock
 from pipeline.kafka.connection import REQUEST_TIMEOUT_S
@@ -30,52 +32,53 @@ class Exchange:
         self._session = session
         self._clock = clock
         self._look_at = look_at
-        self._requests: set[asyncio.Task[None]] = set()
+        self._answers: set[asyncio.Future[Response]] = set()
         self._stopped = False
 
     def begin(self, node: Node, batches: Sent) -> None:
         """Send one request to a broker. Does not block; its lanes are told how it ends."""
         node.in_flight += 1
-        task = asyncio.create_task(self._request(node, batches))
-        self._requests.add(task)
-        task.add_done_callback(self._request_ended)
+        try:
+            answer = self._session.begin(node.node_id, produce_request(batches.values(), REQUEST_TIMEOUT_S))
+        except Exception as error:  # noqa: BLE001 -- it ends as an answer that nobody understands
+            answer = asyncio.get_running_loop().create_future()
+            answer.set_exception(error)
+        self._answers.add(answer)
+        answer.add_done_callback(partial(self._ended, node, batches))
 
     async def stop(self, timeout_s: float) -> None:
         """Wait for no answer any more; the lanes of what is under way are told nothing."""
         self._stopped = True
-        for task in self._requests:
-            task.cancel()
-        if self._requests:
-            await asyncio.wait(self._requests, timeout=timeout_s)
+        for answer in self._answers:
+            answer.cancel()
+        if self._answers:
+            await asyncio.wait(self._answers, timeout=timeout_s)
 
-    async def _request(self, node: Node, batches: Sent) -> None:
-        """One ProduceRequest, and its answer carried back to the lanes."""
+    def _ended(self, node: Node, batches: Sent, answer: asyncio.Future[Response]) -> None:
+        """Carry an answer back to the lanes."""
+        self._answers.discard(answer)
         unanswered = dict(batches)
-        request = produce_request(batches.values(), REQUEST_TIMEOUT_S)
         failure: BaseException = kafka_errors.KafkaConnectionError("the request ended without an answer")
         in_doubt = True
         try:
-            response = await self._session.send(node.node_id, request)
-            for topic, partitions in response.topics:
+            for topic, partitions in answer.result().topics:
                 for partition, code, offset, *_ in partitions:
                     lane, batch = unanswered.pop((topic, partition))
                     if lane.batch is batch:  # else it was given up meanwhile
                         self._answered(lane, batch, code, offset)
         except asyncio.CancelledError:
             unanswered.clear()  # the producer ends, and with it every lane
-            raise
         except kafka_errors.NodeNotReadyError as error:  # there was no connection to write to
             failure, in_doubt = error, False
         except kafka_errors.KafkaError as error:
             failure = error
         except (OSError, TimeoutError) as error:
             failure = kafka_errors.KafkaConnectionError(str(error))
-        finally:
-            node.in_flight -= 1
-            self._fail(
-                [lane for lane, batch in unanswered.values() if lane.batch is batch], failure, in_doubt
-            )
-            self._look_at(*(lane for lane, _ in batches.values()))
+        except Exception:
+            log.exception("produce.failed -- in an unknown way; please report this")
+        node.in_flight -= 1
+        self._fail([lane for lane, batch in unanswered.values() if lane.batch is batch], failure, in_doubt)
+        self._look_at(*(lane for lane, _ in batches.values()))
 
     def _fail(self, lanes: list[Lane], failure: BaseException, in_doubt: bool) -> None:
         if not lanes:
@@ -85,12 +88,6 @@ class Exchange:
         for lane in lanes:
             lane.failed(failure, self._clock.monotonic(), in_doubt=in_doubt)
         self._session.refresh()
-
-    def _request_ended(self, task: asyncio.Task[None]) -> None:
-        self._requests.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.error("produce.failed -- in an unknown way; please report this", exc_info=error)
 
     def _answered(self, lane: Lane, batch: Batch, code: int, offset: int) -> None:
         before = lane.trouble

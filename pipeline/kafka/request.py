@@ -6,12 +6,15 @@ Must not know: connections, tasks. The clock is handed in.
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from io import BytesIO
+from typing import Any, Self
 
 from aiokafka import errors as kafka_errors
 from aiokafka.protocol.api import Response
-from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v7, ProduceResponse_v7
 
 from pipeline.errors import Verdict, classify, verdict_of
 from pipeline.kafka.batch import Batch
@@ -34,19 +37,76 @@ CLUSTER_AUTHORIZATION_FAILED. Others may come after appending: a leader that ste
 followers answers NOT_LEADER_OR_FOLLOWER."""
 
 
+_REQUEST = struct.Struct(">hhii")
+_RESPONSE = struct.Struct(">ihqqq")
+_INT16 = struct.Struct(">h")
+_INT32 = struct.Struct(">i")
+_PARTITION = struct.Struct(">ii")
+
+
+class _Answer(ProduceResponse_v7):  # type: ignore[misc]
+    """aiokafka's response, read at once: field by field takes five times as long."""
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> Self:
+        """Read it. Raises `struct.error` where it ends too soon."""
+        content = data.read()
+        (count,) = _INT32.unpack_from(content)
+        at = _INT32.size
+        topics = []
+        for _ in range(count):
+            (length,) = _INT16.unpack_from(content, at)
+            at += _INT16.size + length
+            topic = content[at - length : at].decode()
+            (partitions,) = _INT32.unpack_from(content, at)
+            at += _INT32.size
+            end = at + partitions * _RESPONSE.size
+            topics.append((topic, list(_RESPONSE.iter_unpack(content[at:end]))))
+            at = end
+        return cls(topics, *_INT32.unpack_from(content, at))
+
+
+class _Struct(ProduceRequest_v7):  # type: ignore[misc]
+    """aiokafka's request, written at once."""
+
+    RESPONSE_TYPE = _Answer
+    topics: list[tuple[str, list[tuple[int, bytes | bytearray]]]]
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+        no_transaction, topics = -1, self.topics
+        parts: list[bytes | bytearray] = [
+            _REQUEST.pack(no_transaction, self.required_acks, self.timeout, len(topics))
+        ]
+        for topic, batches in topics:
+            name = topic.encode()
+            parts += _INT16.pack(len(name)), name, _INT32.pack(len(batches))
+            for partition, data in batches:
+                parts += _PARTITION.pack(partition, len(data)), data
+        return b"".join(parts)
+
+
+class _Request(ProduceRequest):  # type: ignore[misc]
+    """aiokafka's, but for the version that all brokers since 2.1 speak, which is written and read faster."""
+
+    def build(self, request_struct_class: type[Any]) -> Any:
+        """The request in the version that was agreed upon."""
+        return super().build(_Struct if request_struct_class is ProduceRequest_v7 else request_struct_class)
+
+
 def produce_request(batches: Iterable[tuple[Lane, Batch]], timeout_s: float) -> ProduceRequest:
     """The request, acks=all; the broker waits for its followers for at most `timeout_s`."""
     topics: defaultdict[str, list[tuple[int, bytes | bytearray]]] = defaultdict(list)
     for lane, batch in batches:
         topics[lane.topic].append((lane.partition, batch.data))
-    return ProduceRequest(
+    return _Request(
         transactional_id=None, required_acks=-1, timeout=int(timeout_s * 1000), topics=list(topics.items())
     )
 
 
 def empty_request(topic: str, partition: int) -> ProduceRequest:
     """A request without a record: the leader looks at everything else, and then refuses it for being empty."""
-    return ProduceRequest(
+    return _Request(
         transactional_id=None, required_acks=-1, timeout=1_000, topics=[(topic, [(partition, b"")])]
     )
 

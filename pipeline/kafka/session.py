@@ -92,6 +92,11 @@ class Session:
         client = await self._wait_for_client()
         return await client.send(node, request)
 
+    def begin(self, node: int, request: Request) -> asyncio.Future[Response]:
+        """Send a request, now where there is a connection; the future of its answer, which fails as `send` does."""
+        answer = self._client.begin(node, request) if self._client is not None else None
+        return answer if answer is not None else asyncio.ensure_future(self.send(node, request))
+
     async def partitions(self, topic: str) -> int:
         """The partition count of a topic, asking the cluster if it is not known yet; waits for a broker.
 

@@ -9,12 +9,12 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.produce import ProduceRequest
+
+from pipeline.kafka.session import Session
 
 __all__ = ["SentBatch", "Wire"]
 
@@ -55,12 +55,10 @@ class Wire:
         self.loses_held = False
         """Whether requests that are held back are lost with their connection when they are let go."""
         self._grown = asyncio.Condition()
-        original: Callable[..., Awaitable[object]] = AIOKafkaClient.send
+        original: Callable[..., Awaitable[object]] = Session.begin
 
-        async def send(client: Any, node: int, request: object, **options: object) -> object:
-            if not isinstance(request, ProduceRequest):
-                return await original(client, node, request, **options)
-            self.client_ids.add(client._client_id)
+        async def send(session: Session, node: int, request: ProduceRequest) -> object:
+            self.client_ids.add(session._connection.client_id)
             batches = [SentBatch(*item) for _, partitions in request._topics for item in partitions]
             async with self._grown:
                 self.sent.append(batches)
@@ -69,11 +67,11 @@ class Wire:
                 await self.requests.wait()
                 if self.loses_held:
                     raise KafkaConnectionError("lost by the test")
-            answer = await original(client, node, request, **options)
+            answer = await original(session, node, request)
             await self.answers.wait()
             return answer
 
-        monkeypatch.setattr(AIOKafkaClient, "send", send)
+        monkeypatch.setattr(Session, "begin", lambda *request: asyncio.ensure_future(send(*request)))
 
     async def wait_for(self, count: int) -> None:
         """Wait until that many requests have been made."""

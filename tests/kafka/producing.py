@@ -81,8 +81,10 @@ class Wire:
         """Topic, partition and record batch of each request."""
         self.answers = asyncio.Event()
         self.answers.set()
-        self._send: Callable[..., Any] = producer._session.send
-        monkeypatch.setattr(producer._session, "send", self._spy)
+        self._begin: Callable[..., Any] = producer._session.begin
+        monkeypatch.setattr(
+            producer._session, "begin", lambda *request: asyncio.ensure_future(self._spy(*request))
+        )
 
     async def _spy(self, node: int, request: ProduceRequest) -> object:
         self.requests.append(
@@ -92,7 +94,7 @@ class Wire:
                 for partition, data in batches
             ]
         )
-        answer = await self._send(node, request)
+        answer = await self._begin(node, request)
         await self.answers.wait()
         return answer
 

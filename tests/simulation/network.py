@@ -72,7 +72,7 @@ class Connection:
         self._timeout_s = request_timeout_ms / 1000
         self._on_close = on_close
         self._writer: _Transport | None = None
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._requests: deque[tuple[int, Any, asyncio.Future[Any]]] = deque()
         self._process = current_process()
         self._at_server: deque[tuple[Any, asyncio.Future[Any]]] = deque()
         self._busy = False
@@ -95,8 +95,8 @@ class Connection:
             raise kafka_errors.KafkaConnectionError(f"No connection to broker at {self.host}")
         struct = request.prepare(VERSIONS)
         answer = asyncio.get_running_loop().create_future()
+        self._requests.append((0, struct, answer))
         if self._process is None or self._process.effect():
-            self._waiting.append(answer)
             self._network.carry(self, struct, answer)
         return asyncio.wait_for(answer, self._timeout_s)
 
@@ -106,12 +106,12 @@ class Connection:
         if self._writer is not None:
             self._writer = None
             self.is_open = False
-            for answer in self._waiting:
+            for _, _, answer in self._requests:
                 if not answer.done():
                     error = kafka_errors.KafkaConnectionError(f"Connection at {self.host} closed")
                     error.__cause__ = exc
                     answer.set_exception(error)
-            self._waiting.clear()
+            self._requests.clear()
             if self._on_close is not None:
                 self._on_close(self, reason)
                 self._on_close = None
@@ -149,8 +149,7 @@ class Connection:
     def deliver(self, answer: asyncio.Future[Any], response: Any) -> None:
         """The answer is at the client."""
         if self.is_open and not answer.done() and (self._process is None or self._process.alive):
-            if answer in self._waiting:
-                self._waiting.remove(answer)
+            self._requests = deque(waiting for waiting in self._requests if waiting[2] is not answer)
             answer.set_result(response)
 
 
