@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Judge = Callable[[bytes], str | None]
 """Takes a body, returns why it is refused, or None."""
 
+_N: Final = ord("N")
+_I: Final = ord("I")
 _SHOWN: Final = 5
 """Reasons that one refusal lists."""
 
@@ -82,8 +84,8 @@ def _model_judge(model: type[BaseModel]) -> Judge:
 
     def judge(body: bytes) -> str | None:
         # pydantic reads NaN and Infinity, which JSON does not have: look for them first.
-        # One byte is found many times as fast as several.
-        odd = (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body)
+        # One byte, as a number, is found many times as fast as several; `find` begins sooner than `in`.
+        odd = (_N in body and body.find(b"NaN") >= 0) or (_I in body and body.find(b"Infinity") >= 0)
         if odd and (problem := _json_problem(body)):
             return problem
         try:

@@ -42,12 +42,13 @@ _second: tuple[int, str] = 0, "1970-01-01T00:00:00.%06dZ"
 def rfc3339(seconds: float) -> str:
     """A calendar reading as RFC 3339 text in UTC with microseconds, e.g. `2026-01-02T03:04:05.000006Z`."""
     global _second
-    whole = floor(seconds)
-    micros = round((seconds - whole) * 1_000_000)
-    if micros == 1_000_000:
-        whole, micros = whole + 1, 0
     known, text = _second
-    if known != whole:
+    micros = round((seconds - known) * 1_000_000)
+    if not 0 <= micros < 1_000_000:
+        whole = floor(seconds)
+        micros = round((seconds - whole) * 1_000_000)
+        if micros == 1_000_000:
+            whole, micros = whole + 1, 0
         text = datetime.fromtimestamp(whole, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
         _second = whole, text = whole, text + ".%06dZ"
     return text % micros

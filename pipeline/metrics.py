@@ -7,7 +7,7 @@ names a tenant: their number has no bound. Not safe for several threads; each pr
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -154,6 +154,13 @@ class Histogram:
         """`count` durations of this many seconds."""
         self.counts[bisect_left(self.bounds, seconds)] += count
         self.sum += seconds * count
+
+    def observe_each(self, durations: Sequence[float]) -> None:
+        """Durations in seconds, one by one."""
+        bounds, counts = self.bounds, self.counts
+        for seconds in durations:
+            counts[bisect_left(bounds, seconds)] += 1
+        self.sum += sum(durations)
 
     def quantile(self, share: float) -> float | None:
         """The duration that this share of all did not exceed, as the bound of its bucket; None where it is unknown

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["Header", "OutRecord", "RawHeader", "RawHeaders", "ReadRecord"]
+__all__ = ["Header", "OutRecord", "RawHeader", "RawHeaders", "ReadRecord", "Record"]
 
 Header = tuple[str, bytes]
 """A header as we write it."""
@@ -19,6 +19,8 @@ RawHeaders = Sequence[RawHeader]
 
 OutRecord = tuple[bytes | None, bytes | None, RawHeaders]
 """What goes on a topic: key, value, headers."""
+Record = OutRecord | bytes
+"""The same, as it is or packed (`pipeline.packing`)."""
 
 
 class ReadRecord(Protocol):

@@ -132,6 +132,7 @@ class ToKept(Parcel):
     """A dead letter or an audit record on its way: the end of one staging record."""
 
     __slots__ = ("_ends", "_whole", "failure", "like", "ticket", "topic")
+    records: Sequence[OutRecord]
 
     def __init__(
         self,

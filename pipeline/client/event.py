@@ -5,7 +5,7 @@ Owns: payload encoding, field checks, the staging headers, the caps. Must not kn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -13,13 +13,14 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from catalog import Catalog, EventDefinition, OwnTopics
-from catalog.payloads import PayloadValidator
 from catalog.policies import DeliveryPolicy, PolicyOverride, format_override, override_from_mapping
 from pipeline import staging
+from pipeline.client.known import Kind, Kinds, Tenants
 from pipeline.clock import Clock, rfc3339
 from pipeline.errors import EventDisabled, InvalidField, PayloadRefused, RecordTooLarge
 from pipeline.ids import uuid7
 from pipeline.outbox.row import Row
+from pipeline.packing import VARINTS, header, header_name
 from pipeline.record import Header
 from pipeline.settings import Settings
 from pipeline.tracing import HEADERS as TRACE
@@ -29,56 +30,39 @@ from pipeline.types import NO_DATA, ExtraHeaders, Payload, PolicyArgument
 __all__ = ["Event", "EventChecker", "encode"]
 
 _NO_OVERRIDE: Final = PolicyOverride()
-_ABSENT: Final = (None, "")
-_NAMED: Final = {name: staging.header_bytes(name) for name in staging.NAMES}
-"""What a header of ours takes in a batch beside its value."""
+_TIME_NAME: Final = header_name(staging.TIME)
+_SUBJECT_NAME: Final = header_name(staging.SUBJECT)
+_NO_VALUE: Final = VARINTS[-1]
 
 
 class Event(NamedTuple):
     """A checked event, ready to be sent: its staging record, and the policy that holds for it."""
 
-    row: Row
+    id: str
+    key: bytes
+    """The partition key (T3)."""
+    value: bytes | None
+    """The payload; None for no data."""
+    common: tuple[Header, ...]
+    """The headers that all events of the definition have."""
+    own: Sequence[Header]
+    """The headers behind those."""
+    packed: bytes
+    """The record as a batch takes it (`pipeline.packing`)."""
     policy: DeliveryPolicy
     definition: EventDefinition
     tenant: str | None
     span: StagedSpan | None = None
     """The span of this call, for its caller to end."""
-    size: int | None = None
-    """No less than the record takes in a batch before compression, in bytes, where somebody knows that."""
-
-    @property
-    def id(self) -> str:
-        """The event's id."""
-        return self.row.id
-
-    @property
-    def key(self) -> bytes:
-        """The partition key (T3)."""
-        return self.row.key
-
-    @property
-    def value(self) -> bytes | None:
-        """The payload; None for no data."""
-        return self.row.value
 
     @property
     def headers(self) -> list[Header]:
         """The staging headers and the caller's own (S10)."""
-        return self.row.headers
+        return [*self.common, *self.own]
 
-
-class _Kind(NamedTuple):
-    """What all events of one definition have in common, worked out once."""
-
-    definition: EventDefinition
-    policy: DeliveryPolicy
-    """In force where a call overrides nothing."""
-    headers: tuple[Header, ...]
-    size: int
-    """What a record takes in a batch, but for its key, its value, the values of id and time, and further headers."""
-    validator: PayloadValidator
-    system_key: bytes | None
-    span_name: str
+    def row(self) -> Row:
+        """The event as it stands in an outbox."""
+        return Row(self.id, self.key, self.value, self.headers)
 
 
 class EventChecker:
@@ -93,13 +77,8 @@ class EventChecker:
         self._clock = clock
         self._max_payload = settings.max_payload_bytes
         self._max_record = settings.max_record_bytes
-        self._constant: tuple[Header, ...] = (
-            (staging.VERSION, staging.VERSION_1),
-            (staging.SOURCE, staging.check_text("source", settings.cloudevents_source)),
-            (staging.CATALOG, catalog.fingerprint.encode()),
-        )
-        self._source = settings.cloudevents_source
-        self._kinds: dict[str, _Kind] = {}
+        self._kinds = Kinds(catalog, settings)
+        self._tenants = Tenants()
 
     def check(
         self,
@@ -114,7 +93,7 @@ class EventChecker:
         headers: ExtraHeaders | None = None,
     ) -> Event:
         """The event as it will be staged. Raises a caller error (C2) for whatever is wrong with it."""
-        kind = self._kinds.get(_str("key", key)) or self._kind_of(key)
+        kind = self._kinds[key if type(key) is str else _str("key", key)]
         effective, override = kind.policy, _NO_OVERRIDE
         if policy is not None:
             override = _override(policy)
@@ -123,17 +102,19 @@ class EventChecker:
             raise EventDisabled(key)
         event_id = uuid7() if id is None else id
         id_bytes = partition_key = _text("id", event_id)
-        time_bytes = _time(time, self._clock)
-        record_headers = [*kind.headers, (staging.ID, id_bytes), (staging.TIME, time_bytes)]
-        size = kind.size + len(id_bytes) + len(time_bytes)
-        if subject not in _ABSENT:
+        time_bytes = rfc3339(self._clock.time()).encode() if time is None else _time(time)
+        own: list[Header] = [(staging.ID, id_bytes), (staging.TIME, time_bytes)]
+        behind = b""
+        if subject is not None and subject != "":
             partition_key = _text("subject", subject)
-            record_headers.append((staging.SUBJECT, partition_key))
-            size += _NAMED[staging.SUBJECT] + len(partition_key)
-        if tenant not in _ABSENT:
-            partition_key = _text("tenant", tenant)
-            record_headers.append((staging.TENANT, partition_key))
-            size += _NAMED[staging.TENANT] + len(partition_key)
+            own.append((staging.SUBJECT, partition_key))
+            behind = _SUBJECT_NAME + VARINTS[len(partition_key)] + partition_key
+        if tenant is not None and tenant != "":
+            partition_key, tenant_header, tenant_packed = self._tenants[
+                tenant if type(tenant) is str else _str("tenant", tenant)
+            ]
+            own.append(tenant_header)
+            behind += tenant_packed
         if kind.system_key is not None:
             partition_key = kind.system_key
         more: list[Header] = []
@@ -145,53 +126,59 @@ class EventChecker:
         span = None if self._spans is None else self._spans.start(kind.span_name, key, event_id, self._topic)
         if span is not None and not (headers and any(name in TRACE for name, _ in more)):
             more += span.headers
-        size += len(partition_key) + (len(value) if value is not None else 0)
         if more:
-            record_headers += more
-            size += sum(staging.header_bytes(name) + len(content) for name, content in more)
-        if headers or size > self._max_record:  # a caller's names of headers may be other than ASCII
-            try:
-                self._check_size(partition_key, value, record_headers)
-            except RecordTooLarge as error:
-                if span is not None:
-                    span.end(error)
-                raise
-        row = Row(event_id, partition_key, value, record_headers)
-        return Event(row, effective, kind.definition, tenant or None, span, size)
-
-    def _kind_of(self, key: str) -> _Kind:
-        definition = self._catalog.require(key)
-        if definition.sources is not None and self._source not in definition.sources:
-            raise InvalidField(
-                "source", f"{self._source!r} may not stage {key!r}: see `sources` in its definition"
+            own += more
+            behind += b"".join([header(name, content) for name, content in more])
+        packed = b"".join(
+            (
+                VARINTS[len(partition_key)],
+                partition_key,
+                _NO_VALUE if value is None else VARINTS[len(value)],
+                value or b"",
+                VARINTS[len(kind.headers) + len(own)],
+                kind.packed,
+                VARINTS[len(id_bytes)],
+                id_bytes,
+                _TIME_NAME,
+                VARINTS[len(time_bytes)],
+                time_bytes,
+                behind,
             )
-        headers = (*self._constant, (staging.DEFINITION, key.encode()))
-        size = staging.batch_bytes(None, None, headers) + _NAMED[staging.ID] + _NAMED[staging.TIME]
-        system_key = b"system:" + definition.event_type.encode() if definition.system else None
-        kind = _Kind(
-            definition,
-            self._catalog.policy(key),
-            headers,
-            size,
-            self._catalog.validator(key),
-            system_key,
-            f"stage {key}",
         )
-        self._kinds[key] = kind
-        return kind
+        event = Event(
+            event_id,
+            partition_key,
+            value,
+            kind.headers,
+            own,
+            packed,
+            effective,
+            kind.definition,
+            tenant or None,
+            span,
+        )
+        if len(packed) > self._max_record:
+            self._check_size(event)
+        return event
 
-    def _value(self, kind: _Kind, payload: Payload) -> bytes | None:
+    def _value(self, kind: Kind, payload: Payload) -> bytes | None:
         value, known_good = (payload, False) if type(payload) is bytes else encode(kind.definition, payload)
-        if value is not None and len(value) > self._max_payload:
-            raise RecordTooLarge("the payload", len(value), self._max_payload, "STREAMING_MAX_PAYLOAD_BYTES")
-        if not known_good:
+        if value is None:
             kind.validator.check(value)
+            return value
+        if len(value) > self._max_payload:
+            raise RecordTooLarge("the payload", len(value), self._max_payload, "STREAMING_MAX_PAYLOAD_BYTES")
+        if not known_good and (reason := kind.validator.judge(value)) is not None:
+            raise PayloadRefused(kind.definition.key, reason)
         return value
 
-    def _check_size(self, key: bytes, value: bytes | None, headers: list[Header]) -> None:
-        size = staging.record_size(key, value, headers)
+    def _check_size(self, event: Event) -> None:
+        size = staging.record_size(event.key, event.value, event.headers)
         if size > self._max_record:
-            raise RecordTooLarge("the record", size, self._max_record, "STREAMING_MAX_RECORD_BYTES")
+            error = RecordTooLarge("the record", size, self._max_record, "STREAMING_MAX_RECORD_BYTES")
+            if event.span is not None:
+                event.span.end(error)
+            raise error
 
 
 def encode(definition: EventDefinition, payload: Payload) -> tuple[bytes | None, bool]:
@@ -235,12 +222,10 @@ def _str(field: str, value: object) -> str:
 
 
 def _text(field: str, value: object) -> bytes:
-    return staging.check_text(field, _str(field, value))
+    return staging.check_text(field, value if type(value) is str else _str(field, value))
 
 
-def _time(time: datetime | None, clock: Clock) -> bytes:
-    if time is None:
-        return rfc3339(clock.time()).encode()
+def _time(time: datetime) -> bytes:
     if not isinstance(time, datetime):
         raise InvalidField(
             "time", f"is a {type(time).__name__}: pass an aware datetime, e.g. datetime.now(UTC)"

@@ -16,7 +16,7 @@ from threading import get_ident
 
 from catalog import Catalog, OwnTopics
 from pipeline.client.acks import Acks
-from pipeline.client.call import Call, failure_of
+from pipeline.client.call import Call, call_of, failure_of
 from pipeline.client.deadlines import Deadlines
 from pipeline.client.direct import DirectPath
 from pipeline.client.event import EventChecker
@@ -130,7 +130,7 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome: asyncio.Future[Staged] = loop.create_future()
-        call = Call(event.row, event.policy.outbox, outcome, self._left_lane, event.span, event.size)
+        call = call_of(event, outcome, self._left_lane)
         self._accept(call)
         try:
             return await outcome
@@ -159,7 +159,7 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome: concurrent.futures.Future[Staged] = concurrent.futures.Future()
-        call = Call(event.row, event.policy.outbox, outcome, self._left_lane, event.span, event.size)
+        call = call_of(event, outcome, self._left_lane)
         self._inbox.post(call, loop)
         try:
             return outcome.result(self._settings.stage_timeout_s + _LOOP_GRACE_S)
@@ -185,14 +185,16 @@ class KafkaStager(Stager):
         )
         if event.span is not None:
             event.span.end()
-        return Prepared(event.id, encode(event.row))
+        return Prepared(event.id, encode(event.row()))
 
     async def relay(self, row: bytes) -> Staged:
         """See `Stager.relay`."""
         loop = self._own_loop()
         outcome: asyncio.Future[Staged] = loop.create_future()
         # outbox=never: the row has its place in the application's table and needs no second one.
-        self._accept(Call(decode(row), "never", outcome, self._left_lane))
+        given = decode(row)
+        record = given.key, given.value, given.headers
+        self._accept(Call(given.id, given.key, record, lambda: given, "never", outcome, self._left_lane))
         return await outcome
 
     async def ship(self, outbox: Outbox) -> Shipped:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from pipeline.kafka.encoding import Identity
-from pipeline.record import OutRecord
+from pipeline.record import Record
 
 __all__ = ["Batch", "Parcel", "Span", "count_of", "tell"]
 
@@ -29,7 +29,7 @@ class Parcel:
     """Whether a record that the broker refuses is sent again, and all behind it waits; `refused` is not called."""
 
     def __init__(
-        self, records: Sequence[OutRecord], deadline: float | None = None, size: int | None = None
+        self, records: Sequence[Record], deadline: float | None = None, size: int | None = None
     ) -> None:
         self.records = records
         self.deadline = deadline
@@ -63,9 +63,9 @@ class Batch:
 
     __slots__ = ("base_sequence", "count", "data", "identity", "in_doubt", "spans")
 
-    def __init__(self, spans: list[Span], *, in_doubt: bool = False) -> None:
+    def __init__(self, spans: list[Span], count: int | None = None, *, in_doubt: bool = False) -> None:
         self.spans = spans
-        self.count = count_of(spans)
+        self.count = count_of(spans) if count is None else count
         self.in_doubt = in_doubt
         """Whether an attempt went out without an answer: the records may be on the topic."""
         self.identity: Identity | None = None
@@ -73,9 +73,9 @@ class Batch:
         self.base_sequence = 0
         self.data: bytes | bytearray = b""
 
-    def records(self) -> list[OutRecord]:
+    def records(self) -> list[Record]:
         """The records, in order."""
-        found: list[OutRecord] = []
+        found: list[Record] = []
         for parcel, first, count in self.spans:
             records = parcel.records
             found += records[first : first + count] if count < len(records) else records

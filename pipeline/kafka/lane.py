@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 
 from pipeline.kafka.batch import Batch, Parcel, Span, count_of, tell
 from pipeline.kafka.encoding import Identity, encode
+from pipeline.packing import PACKED_OVERHEAD
+from pipeline.record import Record
 from pipeline.staging import batch_bytes
 
 __all__ = ["Batch", "Lane", "Parcel"]
@@ -59,8 +61,9 @@ class Lane:
         count = len(parcel.records)
         self._queue.append((parcel, 0, count))
         self.waiting += count
-        if parcel.deadline is not None and (self.deadline is None or parcel.deadline < self.deadline):
-            self.deadline = parcel.deadline
+        deadline = parcel.deadline
+        if deadline is not None and (self.deadline is None or deadline < self.deadline):
+            self.deadline = deadline
 
     def is_ready(self, now: float) -> bool:
         """Whether there is something to send now."""
@@ -178,18 +181,20 @@ class Lane:
             return self._again.popleft()
         spans: list[Span] = []
         taken = size = 0
-        while self._queue:
-            span = self._queue.popleft()
+        queue = self._queue
+        while queue:
+            span = queue.popleft()
             parcel, first, count = span
-            if first == 0 and parcel.size is not None and size + parcel.size <= limit_bytes:
-                taken, size = taken + count, size + parcel.size  # all of it, without a look at each
+            whole = parcel.size
+            if first == 0 and whole is not None and size + whole <= limit_bytes:
+                taken, size = taken + count, size + whole  # all of it, without a look at each
                 parcel.taken = count
                 spans.append(span)
                 continue
             records = parcel.records
             at, stop = first, first + count
             while at < stop:
-                size += batch_bytes(*records[at])
+                size += _size(records[at])
                 if size > limit_bytes and taken:
                     break
                 at += 1
@@ -198,9 +203,9 @@ class Lane:
                 spans.append((parcel, first, at - first))
                 parcel.taken = at
             if at < stop:
-                self._queue.appendleft((parcel, at, stop - at))
+                queue.appendleft((parcel, at, stop - at))
                 break
-        return Batch(spans)
+        return Batch(spans, taken)
 
     def _unpack(self) -> None:
         """Put the unresolved batch back into the queue if it is certain that no broker has it; its sequence
@@ -272,3 +277,7 @@ class Lane:
         self.trouble = None
         self.failures = 0
         self.retry_at = 0.0
+
+
+def _size(record: Record) -> int:
+    return len(record) + PACKED_OVERHEAD if isinstance(record, bytes) else batch_bytes(*record)

@@ -110,7 +110,7 @@ class MemoryStager(Stager):
         event = self._checker.check(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, headers=headers
         )
-        return Prepared(event.id, encode_row(event.row))
+        return Prepared(event.id, encode_row(event.row()))
 
     async def relay(self, row: bytes) -> Staged:
         """Keep the event of a row. Raises `BadRow`."""
@@ -121,7 +121,18 @@ class MemoryStager(Stager):
         definition = self._catalog.require(headers[staging.DEFINITION].decode())
         tenant = headers.get(staging.TENANT, b"").decode() or None
         policy = self._catalog.policy(definition.key)
-        return self._keep(Event(decoded_row, policy, definition, tenant), "never")
+        event = Event(
+            decoded_row.id,
+            decoded_row.key,
+            decoded_row.value,
+            (),
+            decoded_row.headers,
+            b"",
+            policy,
+            definition,
+            tenant,
+        )
+        return self._keep(event, "never")
 
     async def health(self) -> Health:
         """Down while it is told to fail and once it is closed, else healthy."""

@@ -11,7 +11,7 @@ import pytest
 
 from devtools.kafka import Brokers
 from pipeline import Staged
-from pipeline.client.call import Call
+from pipeline.client.call import Call, call_of
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import (
     ErrorClass,
@@ -206,7 +206,7 @@ async def test_a_thread_that_comes_as_the_loop_has_looked(kafka: Brokers, namesp
                 return False
 
         event = stager._checker.check("thing.happened", 1, id="late")
-        late = [Call(event.row, event.policy.outbox, outcome, stager._left_lane)]
+        late = [call_of(event, outcome, stager._left_lane)]
         stager._inbox._calls = Inbox()
         await asyncio.to_thread(stager.stage_blocking, "thing.happened", 1)
         assert (await asyncio.wait_for(asyncio.wrap_future(outcome), 5)).id == "late"

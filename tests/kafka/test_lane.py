@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from pipeline.kafka.encoding import Identity, Unencodable
 from pipeline.kafka.lane import Batch, Lane, Parcel
+from pipeline.record import OutRecord
 
 FIRST, SECOND = Identity(1, 0), Identity(2, 0)
 NO_LIMIT = 1 << 20
@@ -15,6 +18,7 @@ class Noting(Parcel):
     """Notes its ends as `index: end`."""
 
     __slots__ = ("ends",)
+    records: Sequence[OutRecord]
 
     def __init__(self, *values: bytes, deadline: float | None = None) -> None:
         super().__init__([(None, value, []) for value in values], deadline)
@@ -51,7 +55,7 @@ def send(lane: Lane, identity: Identity = FIRST, limit: int = NO_LIMIT) -> list[
 
 def values_of(batch: Batch) -> list[bytes | None]:
     """What is in a batch."""
-    return [parcel.records[i][1] for parcel, first, count in batch.spans for i in range(first, first + count)]
+    return [record[1] for record in batch.records() if not isinstance(record, bytes)]
 
 
 def test_halves_are_sent_one_by_one_ahead_of_the_rest() -> None:

@@ -33,7 +33,7 @@ def row(event_id: str) -> bytes:
     return encode(
         client_events.checker(outbox_dir="unused")
         .check("thing.happened", SECRET, tenant="acme", id=event_id)
-        .row
+        .row()
     )
 
 
