@@ -166,8 +166,7 @@ class Delivery:
     def reached(self, ticket: Ticket, column: Column, first: int, count: int) -> None:
         """`count` records of a column, from the `first` on, are on their target."""
         target = column.route.topic
-        records = ticket.batch.records
-        self._meter.delivered(target, [records[index] for index in column.sources[first : first + count]])
+        self._meter.delivered(target, ticket.batch.records, column.sources[first : first + count])
         ticket.reached += count
         self._parking.reached(target, count)
         self.ended(ticket, count)

@@ -11,7 +11,16 @@ from datetime import datetime
 from pipeline import staging
 from pipeline.clock import Clock
 from pipeline.dlq import Failure
-from pipeline.metrics import CONSUMED, DEAD_LETTERED, DELIVERED, PARKED, SKIPPED, WAY_SECONDS, Metrics
+from pipeline.metrics import (
+    CONSUMED,
+    DEAD_LETTERED,
+    DELIVERED,
+    PARKED,
+    SKIPPED,
+    WAY_SECONDS,
+    Histogram,
+    Metrics,
+)
 from pipeline.park import is_skew
 from pipeline.record import ReadRecord
 from pipeline.tracing import DeliverySpans
@@ -33,18 +42,22 @@ class Meter:
         self._metrics = metrics
         self._clock = clock
         self._spans = spans
+        self._ways: dict[str, Histogram] = {}
 
     def consumed(self, count: int) -> None:
         """So many staging records were taken up."""
         self._metrics.add(CONSUMED, count)
 
-    def delivered(self, target: str, records: Sequence[ReadRecord]) -> None:
-        """These records, of which the first waited longest, were acknowledged by their target."""
-        began, now, count = _began(records[0]), self._clock.time(), len(records)
+    def delivered(self, target: str, records: Sequence[ReadRecord], indices: Sequence[int]) -> None:
+        """These of the records, of which the first waited longest, were acknowledged by their target."""
+        began, now, count = _began(records[indices[0]]), self._clock.time(), len(indices)
         self._metrics.add(DELIVERED, count, target)
-        self._metrics.observe(WAY_SECONDS, max(0.0, now - began), count, target)
+        way = self._ways.get(target)
+        if way is None:
+            way = self._ways[target] = self._metrics.histogram(WAY_SECONDS, target)
+        way.observe(max(0.0, now - began), count)
         if self._spans is not None:
-            headers = (record.headers for record in records)
+            headers = (records[index].headers for index in indices)
             self._spans.delivered(target, headers, count, min(began, now), now)
 
     def dead_lettered(self, topic: str, failure: Failure) -> None:

@@ -70,6 +70,9 @@ class Router:
         self.sources = _SourceHeaders(dialect + "source")
         self._dialect: Dialect = dialect
         self._type_prefix = type_prefix
+        self._shared: dict[Header, Header] = {}
+        """Of constant headers, those in use: most are the same for many definitions, and what is shared stays in the
+        processor's caches."""
         self._partition_key = dialect + "partitionkey"
         self._tenant_id = dialect + "tenantid"
         self._routes: dict[bytes, Route] = {}
@@ -105,9 +108,8 @@ class Router:
         return _key(data, ((self._partition_key, data), (self._tenant_id, data)))
 
     def _compile(self, definition: EventDefinition) -> Route:
-        route = Route(
-            definition, self.catalog, constant_headers(definition, self._dialect, self._type_prefix)
-        )
+        headers = constant_headers(definition, self._dialect, self._type_prefix)
+        route = Route(definition, self.catalog, tuple(self._shared.setdefault(one, one) for one in headers))
         if definition.system:
             route.system_key = self.key_of_id(f"system:{definition.event_type}".encode())
         return route

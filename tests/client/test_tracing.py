@@ -113,7 +113,9 @@ def test_a_delivered_batch_is_a_span_linked_to_its_events() -> None:
         for number in range(20)
     ]
     records[3] = staged(more=[("traceparent", b"\xff"), ("tracestate", None)])
-    Meter(Metrics(), SYSTEM_CLOCK, DeliverySpans(kept.tracer)).delivered("shop.order.created", records)
+    Meter(Metrics(), SYSTEM_CLOCK, DeliverySpans(kept.tracer)).delivered(
+        "shop.order.created", records, range(len(records))
+    )
     (span,) = kept.named("deliver shop.order.created")
     assert [link.context.trace_id for link in span.links] == [1, 2, 3, *range(5, 18)]
     assert span.attributes is not None

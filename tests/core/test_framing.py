@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from catalog import Catalog, EventDefinition
 from pipeline.partition import partition_of
 from pipeline.plan import Column, Plan
 from pipeline.record import OutRecord, RawHeader
+from pipeline.routes import Router
 from tests.core.staged_records import CATALOG, COUNTS, SEAL, planned, router, staged
 
 
@@ -167,3 +169,21 @@ def test_topics_of_the_catalog_are_those_of_the_plan() -> None:
     found = {topic for topic, _ in planned(*records).columns}
     disabled_and_refused = {"shop.fax.sent", "shop.order.paid"}
     assert found == set(CATALOG.topics) - disabled_and_refused
+
+
+def test_definitions_share_the_headers_they_have_in_common() -> None:
+    """T2: what is the same on events of many definitions is one object, so that ten thousand cost as little as ten."""
+    made = [
+        EventDefinition(key=f"a.{n}", resource_type="a", event_type=f"b{n}", description="-", owner="-")
+        for n in range(3)
+    ]
+    router = Router(Catalog(made, namespace="shop"), dialect="ce_", type_prefix="shop")
+    first, *others = (router.route(one.key.encode()) for one in made)
+    assert first is not None
+    for other in others:
+        assert other is not None
+        own = [name for name, _ in set(other.constant) - set(first.constant)]
+        assert sorted(own) == ["ce_eventtype", "ce_type"]
+        ids = {id(header) for header in first.constant}
+        assert sum(id(header) in ids for header in other.constant) == len(other.constant) - len(own)
+        assert {id(name) for name, _ in other.constant} == {id(name) for name, _ in first.constant}
