@@ -82,7 +82,7 @@ def constant_headers(definition: EventDefinition, dialect: Dialect, type_prefix:
     content_type = CONTENT_TYPE if dialect == "ce_" else "ce-datacontenttype"
     return (
         (content_type, definition.content_type.encode()),
-        *((sys.intern(dialect + name), value.encode()) for name, value in attributes.items()),
+        *((dialect + name, value.encode()) for name, value in attributes.items()),
     )
 
 

@@ -22,6 +22,7 @@ from pipeline.kafka.lane import Parcel
 from pipeline.kafka.topics import TopicSpecs
 from pipeline.kept import dead_letter, skip_record
 from pipeline.meter import Meter
+from pipeline.packing import unpack
 from pipeline.park import Diverted
 from pipeline.parking.backlog import Stray
 from pipeline.parking.parking import Parking
@@ -173,7 +174,7 @@ class Delivery:
 
     def refused(self, ticket: Ticket, column: Column, at: int, error: BaseException, retries: int) -> None:
         """The target will never take a record of ours: it is poison."""
-        index, framed = column.sources[at], column.records[at][2]
+        index, (_, _, framed) = column.sources[at], unpack(column.records[at])
         failure = Failure(classify(error), f"refused by the broker: {error}")
         wanted = is_dead_lettered(ticket.batch.records[index], column.route, self._router)
         rejected = Rejected(index, failure, column.route, dead_letter=wanted)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.record import OutRecord
+from pipeline.record import OutRecord, RawHeaders
 
-__all__ = ["PACKED_OVERHEAD", "VARINTS", "header", "header_name", "join", "pack"]
+__all__ = ["PACKED_OVERHEAD", "VARINTS", "header", "header_name", "headers", "join", "pack", "unpack"]
 
 PACKED_OVERHEAD = 12
 """No less than a batch adds to a packed record, in bytes: length, attributes, time and offset."""
@@ -65,14 +65,52 @@ def header(name: str, value: bytes | None) -> bytes:
     return header_name(name) + (_NULL if value is None else VARINTS[len(value)] + value)
 
 
+def headers(items: RawHeaders) -> bytes:
+    """Headers that follow each other, without their number."""
+    return b"".join([header(name, value) for name, value in items])
+
+
 def pack(record: OutRecord) -> bytes:
     """A record, packed. Raises `TypeError` or `AttributeError` for what is no record."""
-    key, value, headers = record
+    key, value, items = record
     parts = [_NULL] if key is None else [VARINTS[len(key)], key]
     parts += (_NULL,) if value is None else (VARINTS[len(value)], value)
-    parts.append(VARINTS[len(headers)])
-    parts += [header(name, content) for name, content in headers]
+    parts += VARINTS[len(items)], headers(items)
     return b"".join(parts)
+
+
+def unpack(packed: bytes) -> OutRecord:
+    """The record that was packed."""
+    reader = _Reader(packed)
+    key, value = reader.content(), reader.content()
+    items = []
+    for _ in range(reader.number()):
+        name = reader.content() or b""
+        items.append((name.decode(errors="surrogateescape"), reader.content()))
+    return key, value, items
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def number(self) -> int:
+        zigzag = shift = 0
+        while True:
+            byte = self._data[self._at]
+            self._at += 1
+            zigzag |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return zigzag >> 1 ^ -(zigzag & 1)
+            shift += 7
+
+    def content(self) -> bytes | None:
+        size = self.number()
+        if size < 0:
+            return None
+        self._at += size
+        return self._data[self._at - size : self._at]
 
 
 def join(records: Sequence[bytes]) -> bytes:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from pipeline import packing
+from pipeline.record import Header
+
 __all__ = ["Key", "KeyCache", "key_hash", "partition_of"]
 
 _M = 0x5BD1E995
@@ -41,15 +44,15 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 class Key:
-    """A partition key in use: its bytes, its hash, the headers that repeat it, and what all that takes in a batch."""
+    """A partition key in use: its hash, itself and the headers that repeat it as a batch has them, their number."""
 
-    __slots__ = ("data", "hash", "headers", "size")
+    __slots__ = ("hash", "headers", "packed", "packed_data")
 
-    def __init__(self, data: bytes, headers: tuple[tuple[str, bytes], ...], size: int) -> None:
-        self.data = data
+    def __init__(self, data: bytes, headers: tuple[Header, ...]) -> None:
         self.hash = key_hash(data)
-        self.headers = headers
-        self.size = size
+        self.packed_data = packing.VARINTS[len(data)] + data
+        self.packed = packing.headers(headers)
+        self.headers = len(headers)
 
 
 class KeyCache:

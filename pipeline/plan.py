@@ -3,8 +3,9 @@
 Owns: catalog lookup, policy, framing, key and partition, who is rejected, what is parked.
 Must not know: Kafka clients, Faust, time, what has been written before. Whatever it decides is data.
 
-What it costs per event decides what the worker costs: constant headers are shared, keys and sources are
-looked up, no JSON is parsed for a record whose stager checked it against this very catalog (`stage-catalog`).
+What it costs per event decides what the worker costs: a record is made as bytes (`pipeline.packing`), those of its
+definition, key and source are looked up, no JSON is parsed for a record whose stager checked it against this very
+catalog (`stage-catalog`).
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from pipeline.checks import (
 )
 from pipeline.dlq import Disposition, Failure
 from pipeline.errors import ErrorClass, InvalidField, PayloadRefused, PolicyError, RecordTooLarge
+from pipeline.packing import PACKED_OVERHEAD, VARINTS
+from pipeline.packing import headers as packed_headers
 from pipeline.park import NOTHING_DIVERTED, Diverted, definition_name, version_name
-from pipeline.record import OutRecord, RawHeader, ReadRecord
+from pipeline.record import ReadRecord
 from pipeline.routes import Route, Router
-from pipeline.staging import batch_bytes
 
 __all__ = ["Column", "Limits", "Plan", "Rejected", "is_dead_lettered", "plan"]
 
@@ -34,13 +36,13 @@ _REQUIRED = (staging.VERSION, staging.DEFINITION, staging.ID, staging.TIME, stag
 
 
 class Column:
-    """What goes to one partition of one target, in order: the records, and for each the index of its staging record."""
+    """What goes to one partition of one target, in order: packed records, and for each the index of its staging one."""
 
     __slots__ = ("records", "route", "size", "sources")
 
     def __init__(self, route: Route) -> None:
         self.route = route
-        self.records: list[OutRecord] = []
+        self.records: list[bytes] = []
         self.sources: list[int] = []
         self.size = 0
         """No less than the records take in a batch before compression, in bytes."""
@@ -96,9 +98,9 @@ def plan(
     route_of = _without(router, diverted.definitions) if diverted.definitions else router.route
     versions = staging.KNOWN_VERSIONS.difference(diverted.versions)
     tenants, subjects, sources = router.tenants, router.subjects, router.sources
-    ce_id, ce_time, ce_subject = router.names
+    id_name, time_name, subject_name = router.packed_names
     fingerprint = router.fingerprint
-    own_names = batch_bytes(None, None, [(name, None) for name in (*router.names, sources.name)])
+    join, varints, no_value = b"".join, VARINTS, VARINTS[-1]
     for index, record in enumerate(records):
         headers, value = record.headers, record.value
         fields: dict[str, bytes] = dict(headers)  # type: ignore[arg-type]
@@ -111,7 +113,7 @@ def plan(
             if route is None or fields[staging.VERSION] not in versions:
                 raise KeyError  # noqa: TRY301 -- the same exit as a missing header, without a call per record
             tenant, subject, seal = get(staging.TENANT), get(staging.SUBJECT), get(staging.CATALOG)
-            source_header = sources.get(source)
+            packed_source = sources.get(source)
             if route.guarded or staging.POLICY in fields:
                 check_policy_and_source(fields, source, route, router)
             check_texts(event_id, time, subject)
@@ -131,17 +133,15 @@ def plan(
             check_sizes(record, others, limits, sealed=sealed)
             if not sealed:
                 route.check_body(value)
-            framed: list[RawHeader] = [
-                *route.constant,
-                source_header,
-                (ce_id, event_id),
-                (ce_time, time),
-                *key.headers,
-            ]
+            framed = route.headers + key.headers
+            behind = key.packed
             if subject:
-                framed.append((ce_subject, subject))
+                framed += 1
+                behind += subject_name + varints[len(subject)] + subject
             if others:
-                framed += passed_on(others)
+                more = passed_on(others)
+                framed += len(more)
+                behind += packed_headers(more)
         except KeyError:
             name = _unknown_name(fields, versions, route_of, diverted)
             if name is not None:
@@ -165,14 +165,25 @@ def plan(
         column = columns.get(at)
         if column is None:
             column = columns[at] = Column(route)
-        column.records.append((key.data, value, framed))
-        column.size += route.size + own_names + len(source) + len(event_id) + len(time) + key.size
-        if value:
-            column.size += len(value)
-        if subject:
-            column.size += len(subject)
-        if others:
-            column.size += batch_bytes(None, None, others)
+        packed = join(
+            (
+                key.packed_data,
+                no_value if value is None else varints[len(value)],
+                value or b"",
+                varints[framed],
+                route.packed,
+                packed_source,
+                id_name,
+                varints[len(event_id)],
+                event_id,
+                time_name,
+                varints[len(time)],
+                time,
+                behind,
+            )
+        )
+        column.records.append(packed)
+        column.size += len(packed) + PACKED_OVERHEAD
         column.sources.append(index)
     if diverted.targets:
         _park_columns(result, diverted.targets)

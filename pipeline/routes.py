@@ -11,12 +11,17 @@ from collections.abc import Callable
 from catalog import Catalog, DeliveryPolicy, EventDefinition
 from catalog.names import dlq_of
 from catalog.policies import parse_override
+from pipeline import packing
 from pipeline.cloudevents import Dialect, constant_headers
 from pipeline.partition import Key, KeyCache
 from pipeline.record import Header
-from pipeline.staging import batch_bytes, check_bytes
+from pipeline.staging import check_bytes
 
 __all__ = ["Route", "Router"]
+
+
+_OWN_HEADERS = 3
+"""Source, id and time."""
 
 
 class Route:
@@ -28,13 +33,13 @@ class Route:
 
     __slots__ = (
         "check_body",
-        "constant",
         "definition",
         "dlq",
         "guarded",
+        "headers",
         "overridden",
+        "packed",
         "policy",
-        "size",
         "sources",
         "system_key",
         "topic",
@@ -47,9 +52,10 @@ class Route:
         self.policy = policy = catalog.policy(definition.key)
         self.overridden: dict[bytes, DeliveryPolicy] = {}
         """Policies by the call's override; bounded, for there are some thousand legal texts and no other is kept."""
-        self.constant = constant
-        self.size = batch_bytes(None, None, constant)
-        """What the constant headers take in a batch, at most, in bytes."""
+        self.packed = packing.headers(constant)
+        """The constant headers."""
+        self.headers = len(constant) + _OWN_HEADERS
+        """How many headers each event has, but for those of its key and further ones."""
         self.check_body: Callable[[bytes | None], None] = catalog.validator(definition.key).check
         self.sources = (
             None if definition.sources is None else frozenset(s.encode() for s in definition.sources)
@@ -64,15 +70,13 @@ class Router:
     def __init__(self, catalog: Catalog, *, dialect: Dialect, type_prefix: str) -> None:
         self.catalog = catalog
         self.fingerprint = catalog.fingerprint.encode()
-        self.names = (dialect + "id", dialect + "time", dialect + "subject")
+        self.packed_names = tuple(packing.header_name(dialect + name) for name in ("id", "time", "subject"))
+        """Of the headers that each event has its own values of."""
         self.tenants = KeyCache(self._tenant_key)
         self.subjects = KeyCache(self.key_of_id)
         self.sources = _SourceHeaders(dialect + "source")
         self._dialect: Dialect = dialect
         self._type_prefix = type_prefix
-        self._shared: dict[Header, Header] = {}
-        """Of constant headers, those in use: most are the same for many definitions, and what is shared stays in the
-        processor's caches."""
         self._partition_key = dialect + "partitionkey"
         self._tenant_id = dialect + "tenantid"
         self._routes: dict[bytes, Route] = {}
@@ -101,22 +105,19 @@ class Router:
 
     def key_of_id(self, data: bytes) -> Key:
         """The partition key of an event without a tenant: its subject, or its id (T3)."""
-        return _key(data, ((self._partition_key, data),))
+        return Key(data, ((self._partition_key, data),))
 
     def _tenant_key(self, data: bytes) -> Key:
         check_bytes("tenant", data)
-        return _key(data, ((self._partition_key, data), (self._tenant_id, data)))
+        return Key(data, ((self._partition_key, data), (self._tenant_id, data)))
 
     def _compile(self, definition: EventDefinition) -> Route:
-        headers = constant_headers(definition, self._dialect, self._type_prefix)
-        route = Route(definition, self.catalog, tuple(self._shared.setdefault(one, one) for one in headers))
+        route = Route(
+            definition, self.catalog, constant_headers(definition, self._dialect, self._type_prefix)
+        )
         if definition.system:
             route.system_key = self.key_of_id(f"system:{definition.event_type}".encode())
         return route
-
-
-def _key(data: bytes, headers: tuple[Header, ...]) -> Key:
-    return Key(data, headers, batch_bytes(data, None, headers))
 
 
 class _SourceHeaders:
@@ -125,14 +126,14 @@ class _SourceHeaders:
     def __init__(self, name: str, limit: int = 4_096) -> None:
         self.name = name
         self._limit = limit
-        self._known: dict[bytes, Header] = {}
+        self._known: dict[bytes, bytes] = {}
 
-    def get(self, data: bytes) -> Header:
-        """The header of a source, checked on first use. Raises `InvalidField`."""
+    def get(self, data: bytes) -> bytes:
+        """The packed header of a source, checked on first use. Raises `InvalidField`."""
         found = self._known.get(data)
         if found is None:
             check_bytes("source", data)
             if len(self._known) >= self._limit:
                 self._known.clear()
-            found = self._known[data] = (self.name, data)
+            found = self._known[data] = packing.header(self.name, data)
         return found

@@ -14,13 +14,13 @@ from pydantic_core import to_json
 
 from catalog import Catalog, EventDefinition, OwnTopics
 from catalog.policies import DeliveryPolicy, PolicyOverride, format_override, override_from_mapping
-from pipeline import staging
+from pipeline import packing, staging
 from pipeline.client.known import Kind, Kinds, Tenants
 from pipeline.clock import Clock, rfc3339
 from pipeline.errors import EventDisabled, InvalidField, PayloadRefused, RecordTooLarge
 from pipeline.ids import uuid7
 from pipeline.outbox.row import Row
-from pipeline.packing import VARINTS, header, header_name
+from pipeline.packing import VARINTS, header_name
 from pipeline.record import Header
 from pipeline.settings import Settings
 from pipeline.tracing import HEADERS as TRACE
@@ -128,7 +128,7 @@ class EventChecker:
             more += span.headers
         if more:
             own += more
-            behind += b"".join([header(name, content) for name, content in more])
+            behind += packing.headers(more)
         packed = b"".join(
             (
                 VARINTS[len(partition_key)],

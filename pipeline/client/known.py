@@ -10,9 +10,8 @@ from typing import Final, NamedTuple
 from catalog import Catalog, EventDefinition
 from catalog.payloads import PayloadValidator
 from catalog.policies import DeliveryPolicy
-from pipeline import staging
+from pipeline import packing, staging
 from pipeline.errors import InvalidField
-from pipeline.packing import header, header_name
 from pipeline.record import Header
 from pipeline.settings import Settings
 
@@ -59,7 +58,7 @@ class Kinds(dict[str, Kind]):
             definition,
             self._catalog.policy(key),
             headers,
-            b"".join([header(name, content) for name, content in headers]) + header_name(staging.ID),
+            packing.headers(headers) + packing.header_name(staging.ID),
             self._catalog.validator(key),
             b"system:" + definition.event_type.encode() if definition.system else None,
             f"stage {key}",
@@ -83,5 +82,5 @@ class Tenants(dict[str, Tenant]):
         data = staging.check_text("tenant", name)
         if len(self) >= _MOST_TENANTS:
             self.clear()
-        tenant = self[name] = Tenant(data, (staging.TENANT, data), header(staging.TENANT, data))
+        tenant = self[name] = Tenant(data, (staging.TENANT, data), packing.header(staging.TENANT, data))
         return tenant

@@ -47,7 +47,8 @@ class Batch:
         self.records = records
         self.first_offset = records[0].offset
         self.next_offset = next_offset
-        self.size = sum(len(record.value or b"") for record in records) + _RECORD_BYTES * len(records)
+        # A value is held twice: as it was read, and in the record that is to be sent.
+        self.size = sum(2 * len(record.value or b"") + _RECORD_BYTES for record in records)
         self.owner = owner
         self.state = "waiting"
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from catalog.limits import text_problem
 from pipeline.cloudevents import CloudEvent, read
+from pipeline.packing import unpack
 from pipeline.record import RawHeader
 from tests.core.staged_records import planned, router, staged
 
@@ -49,7 +50,7 @@ def test_the_sdk_reads_what_we_write(
         value=data,
     )
     (column,) = planned(record, using=ROUTER).columns.values()
-    ((key, value, headers),) = column.records
+    ((key, value, headers),) = map(unpack, column.records)
     assert value is not None
     fields = {name: content for name, content in headers if content is not None}
     event = from_binary_event(KafkaMessage(headers=fields, key=key, value=value))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from catalog import Catalog, EventDefinition
+from pipeline.packing import unpack
 from pipeline.partition import partition_of
 from pipeline.plan import Column, Plan
 from pipeline.record import OutRecord, RawHeader
-from pipeline.routes import Router
 from tests.core.staged_records import CATALOG, COUNTS, SEAL, planned, router, staged
 
 
@@ -16,8 +15,8 @@ def only(result: Plan) -> tuple[Column, OutRecord]:
     """The one record of a plan, and its column."""
     assert not result.rejected, result.rejected[0].failure
     (column,) = result.columns.values()
-    (record,) = column.records
-    return column, record
+    (packed,) = column.records
+    return column, unpack(packed)
 
 
 @pytest.mark.parametrize(
@@ -154,13 +153,14 @@ def test_a_null_value_is_as_good_as_no_header() -> None:
     assert record == bare
 
 
-def test_constant_headers_are_shared() -> None:
-    """T2: framing encodes a definition's constant headers once; records share the objects."""
+def test_constant_headers_are_packed_once() -> None:
+    """T2: a definition's constant headers are bytes made once, which each of its records has."""
     using = router()
-    _, (_, _, one) = only(planned(staged({"id": b"1"}), using=using))
-    _, (_, _, two) = only(planned(staged({"id": b"2"}), using=using))
-    count = len(using.route(b"order.created").constant)  # type: ignore[union-attr]
-    assert all(a is b for a, b in zip(one[:count], two[:count], strict=True))
+    route = using.route(b"order.created")
+    assert route is not None
+    for id_ in (b"1", b"2"):
+        column, _ = only(planned(staged({"id": id_}), using=using))
+        assert column.records[0].count(route.packed) == 1
 
 
 def test_topics_of_the_catalog_are_those_of_the_plan() -> None:
@@ -169,21 +169,3 @@ def test_topics_of_the_catalog_are_those_of_the_plan() -> None:
     found = {topic for topic, _ in planned(*records).columns}
     disabled_and_refused = {"shop.fax.sent", "shop.order.paid"}
     assert found == set(CATALOG.topics) - disabled_and_refused
-
-
-def test_definitions_share_the_headers_they_have_in_common() -> None:
-    """T2: what is the same on events of many definitions is one object, so that ten thousand cost as little as ten."""
-    made = [
-        EventDefinition(key=f"a.{n}", resource_type="a", event_type=f"b{n}", description="-", owner="-")
-        for n in range(3)
-    ]
-    router = Router(Catalog(made, namespace="shop"), dialect="ce_", type_prefix="shop")
-    first, *others = (router.route(one.key.encode()) for one in made)
-    assert first is not None
-    for other in others:
-        assert other is not None
-        own = [name for name, _ in set(other.constant) - set(first.constant)]
-        assert sorted(own) == ["ce_eventtype", "ce_type"]
-        ids = {id(header) for header in first.constant}
-        assert sum(id(header) in ids for header in other.constant) == len(other.constant) - len(own)
-        assert {id(name) for name, _ in other.constant} == {id(name) for name, _ in first.constant}

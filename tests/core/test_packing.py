@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.kafka.encoding import COMPRESSIONS, Identity, Unencodable, encode
-from pipeline.packing import PACKED_OVERHEAD, header, join, pack
+from pipeline.packing import PACKED_OVERHEAD, header, join, pack, unpack
 from pipeline.record import OutRecord, Record
 
 SOME = Identity(4_711, 3)
@@ -31,6 +31,7 @@ def test_a_packed_record_is_the_same_in_a_batch(
     pairs: list[tuple[Record, Record]] = list(zip(records, packed, strict=True))
     mixed = [data.draw(st.sampled_from(pair)) for pair in pairs]
     assert encode(mixed, compression, SOME, 17, 1_700_000_000_000) == plain
+    assert [unpack(one) for one in packed] == records
     assert len(join(packed)) <= sum(len(record) + PACKED_OVERHEAD for record in packed)
 
 
@@ -53,8 +54,10 @@ def test_many_records_and_long_ones() -> None:
 
 
 def test_the_name_of_a_header_that_is_not_utf8() -> None:
-    """Q2: a name that was read with surrogate escapes becomes the bytes that it was."""
-    assert header(b"\xff\xfen".decode(errors="surrogateescape"), b"v") == b"\x06\xff\xfen\x02v"
+    """Q2: a name that was read with surrogate escapes becomes the bytes that it was, and that name again."""
+    name = b"\xff\xfen".decode(errors="surrogateescape")
+    assert header(name, b"v") == b"\x06\xff\xfen\x02v"
+    assert unpack(pack((b"", None, [(name, b"v")]))) == (b"", None, [(name, b"v")])
 
 
 @pytest.mark.parametrize("record", [("text", b"", []), (b"", b"", [(b"name", b"")]), (b"", b"", None)])

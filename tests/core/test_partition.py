@@ -60,11 +60,11 @@ def test_the_memory_is_bounded_and_right() -> None:
 
     def make(data: bytes) -> Key:
         made.append(data)
-        return Key(data, (), 0)
+        return Key(data, ())
 
     cache = KeyCache(make, limit=10)
     for number in range(1000):
-        assert cache.get(b"hot").data == b"hot"
+        assert cache.get(b"hot").packed_data == b"\x06hot"
         assert cache.get(b"%d" % number).hash == key_hash(b"%d" % number)
         assert len(cache._young) + len(cache._old) <= 20
     assert made.count(b"hot") == 1

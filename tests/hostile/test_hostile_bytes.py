@@ -19,6 +19,7 @@ from pipeline.cloudevents import NotACloudEvent, read
 from pipeline.dlq import MAX_MESSAGE_BYTES, clean_message
 from pipeline.errors import InvalidField
 from pipeline.outbox.row import BadRow, Row, decode, encode
+from pipeline.packing import unpack
 from pipeline.park import load_checkpoint, unpark
 from pipeline.plan import Limits, plan
 from pipeline.record import RawHeader
@@ -164,7 +165,7 @@ def test_no_header_injects_another(place: str, character: str) -> None:
     hostile = f"a{character}ce_id: forged".encode()
     result = planned(staged({place: hostile}), using=router("ce_"))
     for column in result.columns.values():
-        for _, _, headers in column.records:
+        for _, _, headers in map(unpack, column.records):
             assert len([name for name, _ in headers if name == "ce_id"]) == 1
             for name, value in headers:
                 if name.startswith("ce_"):

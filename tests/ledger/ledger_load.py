@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, TopicPartition
 
 from catalog import Catalog
+from pipeline.packing import unpack
 from pipeline.partition import partition_of
 from pipeline.plan import Limits, plan
 from pipeline.record import RawHeader
@@ -61,7 +62,7 @@ class Load:
                 produce(
                     self._bootstrap,
                     topic,
-                    (OutRecord(key, value, headers, partition) for key, value, headers in column.records),  # type: ignore[arg-type]
+                    (OutRecord(*unpack(packed), partition) for packed in column.records),  # type: ignore[arg-type]
                 )
         self.commit(PARTITIONS)
 

@@ -18,6 +18,7 @@ from pipeline.dlq import Failure, dead_letter_headers
 from pipeline.errors import ErrorClass
 from pipeline.ledger.books import Books
 from pipeline.ledger.findings import At, Findings, Spot
+from pipeline.packing import unpack
 from pipeline.partition import partition_of
 from pipeline.plan import Limits, plan
 from pipeline.record import RawHeader
@@ -87,7 +88,7 @@ class World:
         for at in places:
             result = plan([self.at(at)], self._router, COUNTS, LIMITS)
             (((topic, partition), column),) = result.columns.items()
-            ((key, value, headers),) = column.records
+            ((key, value, headers),) = map(unpack, column.records)
             target = self.targets[topic, partition]
             target.append(Written(len(target), key, value, list(headers)))
         return Spot(topic, partition, len(target) - 1)
