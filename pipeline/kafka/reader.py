@@ -98,12 +98,27 @@ class Reader:
         for place, offset in places.items():
             self._consumer.seek(place, offset)
 
-    async def fetch(self, max_records: int, timeout_s: float) -> dict[Place, list[Any]]:
-        """The next records of each partition, in order; empty where none came in `timeout_s`.
+    async def read_on(self, offsets: Mapping[Place, int], within: int) -> None:
+        """Read these partitions, each from its offset on; where that is up to `within` records ahead, from where it
+        stands: what was fetched already is not thrown away."""
+        places = {TopicPartition(*place): offset for place, offset in offsets.items()}
+        if not places.keys() <= self._consumer.assignment():
+            self.read_from(offsets)
+            return
+        self._consumer.resume(*places)
+        for place, offset in places.items():
+            if not 0 <= offset - await self._consumer.position(place) <= within:
+                self._consumer.seek(place, offset)
+
+    async def fetch(self, max_records: int, timeout_s: float, *places: Place) -> dict[Place, list[Any]]:
+        """The next records of these partitions, or of all, in order; empty where none came in `timeout_s`.
 
         An offset that retention has deleted is skipped: reading goes on with what is left.
         """
-        fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        partitions = [TopicPartition(*place) for place in places]
+        fetched = await self._consumer.getmany(
+            *partitions, timeout_ms=int(timeout_s * 1000), max_records=max_records
+        )
         return {Place(*place): records for place, records in fetched.items()}
 
     async def position(self, place: Place) -> int:

@@ -24,14 +24,20 @@ MAX_PAGE = 1_000
 _PAGE_S = 0.1
 """With a rate, a page is what may go in this time: small pages, so that live events find gaps."""
 _TELL_S = 1.0
-_AHEAD, _AHEAD_BYTES = 4_000, 16 << 20
-"""How many letters are read from Kafka at once, and how large they may be together."""
+_AHEAD, _AHEAD_S = 4_000, 1.0
+"""How many letters the index is asked for at once; with a rate, those that may go in this time: a thread that makes
+thousands of rows keeps the event loop from its turns."""
 _PAGE_BYTES = 4 << 20
 
 
 def page_size(rate: float) -> int:
     """How many letters are dealt with at once: what may be repeated after a crash."""
     return MAX_PAGE if rate <= 0 else max(1, min(MAX_PAGE, int(rate * _PAGE_S)))
+
+
+def look_ahead(rate: float) -> int:
+    """How many letters the index is asked for at once."""
+    return _AHEAD if rate <= 0 else max(page_size(rate), min(_AHEAD, int(rate * _AHEAD_S)))
 
 
 def fitting(sizes: Sequence[int], most: int) -> int:
@@ -100,18 +106,16 @@ class Leader:
             preview = await asyncio.to_thread(queries.preview, selection, 1)
             standing.total = standing.done + preview.count
         await self._say(JobState.RUNNING)
-        window, due = page_size(job.rate), self._clock.monotonic()
+        window, ahead, due = page_size(job.rate), look_ahead(job.rate), self._clock.monotonic()
         while (wanted := self._now_wanted()) is Wanted.RUN:
-            letters = await asyncio.to_thread(queries.in_staged_order, selection, standing.after, _AHEAD)
+            letters = await asyncio.to_thread(queries.in_staged_order, selection, standing.after, ahead)
             if not letters:
                 await self._end(JobState.DONE)
                 return
-            letters = letters[: fitting([letter.size for letter in letters], _AHEAD_BYTES)]
-            found = await self._pages.read(job, letters)
             while letters and self._now_wanted() is Wanted.RUN:
                 page = letters[: fitting([letter.size for letter in letters[:window]], _PAGE_BYTES)]
                 letters = letters[len(page) :]
-                count, held = await self._pages.deal_with(job, page, found)
+                count, held = await self._pages.deal_with(job, page)
                 standing.done += count
                 standing.held.update(held)
                 standing.after = Coordinates(page[-1].topic, page[-1].partition, page[-1].offset)

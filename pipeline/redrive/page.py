@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka.errors import UnknownTopicOrPartitionError
 
@@ -27,17 +27,10 @@ from pipeline.redrive.restore import Held, NotRedriven, WayBack, omitted_from, w
 from pipeline.redrive.selection import LetterState
 from pipeline.redrive.ship import ship, ship_all
 
-__all__ = ["Found", "Pages"]
+__all__ = ["Pages"]
 
 Outcome = tuple[int, Mapping[str, int]]
 """How many letters were ended, and how many were left, by reason."""
-
-
-class Found(NamedTuple):
-    """Records of letters; and for those without their payload, the record that still has it."""
-
-    records: Mapping[Coordinates, Any]
-    originals: Mapping[Coordinates, Any]
 
 
 class Pages:
@@ -52,25 +45,20 @@ class Pages:
         self._records = records
         self._max_redrives = max_redrives
 
-    async def read(self, job: Job, letters: Sequence[Letter]) -> Found:
-        """The records of these letters, as far as the job needs them: of many at once, for it is one look at Kafka."""
-        if job.kind is JobKind.DISCARD:
-            return Found({}, {})
-        records = await self._records.read(map(_place, letters))
-        return Found(records, await self._originals(records))
-
-    async def deal_with(self, job: Job, letters: Sequence[Letter], found: Found) -> Outcome:
+    async def deal_with(self, job: Job, letters: Sequence[Letter]) -> Outcome:
         """Do what the job says with these letters, in their order; all of it is durable when this returns."""
         if job.kind is JobKind.DISCARD:
             await self._discard(job, letters)
             await self._end(job, [_place(letter) for letter in letters], LetterState.DISCARDED)
             return len(letters), {}
+        records = await self._records.read(map(_place, letters))
+        originals = await self._originals(records)
         held: Counter[str] = Counter()
         ways: dict[str, list[tuple[Coordinates, WayBack]]] = {}
         for letter in letters:
             place = _place(letter)
             try:
-                way = self._way_back(letter, found.records.get(place), found.originals.get(place))
+                way = self._way_back(letter, records.get(place), originals.get(place))
             except NotRedriven as error:
                 held[error.why] += 1
             else:

@@ -130,17 +130,12 @@ class Queries:
     def in_staged_order(self, selection: Selection, after: Coordinates | None, limit: int) -> list[Letter]:
         """The next letters selected, in the order in which they were staged; `after`: behind that one.
 
-        Per topic, so that the events of a key keep their order; the topics one after the other.
+        Per topic, so that the events of a key keep their order; the topics one after the other. Costs the same
+        however far into the selection it is.
         """
         wanted = self._selected(selection)
         if after is not None:
-            number = topic_number(after.topic)
-            wanted &= Condition(
-                """(l.topic, l.source_partition, l.source_offset, l.partition, l.offset) > (
-                SELECT topic, source_partition, source_offset, partition, offset FROM letter
-                WHERE topic = ? AND partition = ? AND offset = ?)""",
-                (number, after.partition, after.offset),
-            )
+            wanted &= self._behind(after, one_topic=selection.topic is not None)
         rows = self._all(
             f"""SELECT {_LETTER} FROM letter l INDEXED BY by_source {_JOINED} WHERE {wanted.sql}
             ORDER BY l.topic, l.source_partition, l.source_offset, l.partition, l.offset LIMIT ?""",
@@ -162,6 +157,19 @@ class Queries:
         return {offset for (offset,) in rows}
 
     # --- how letters are found
+
+    def _behind(self, place: Coordinates, *, one_topic: bool) -> Condition:
+        """Behind a letter in the order of staging; true where it is not known. As values and not as a subquery, and
+        without the topic where that is given: else SQLite reads all letters before it again."""
+        columns = ["topic", "source_partition", "source_offset", "partition", "offset"][one_topic:]
+        rows = self._all(
+            f"SELECT {', '.join(columns)} FROM letter WHERE topic = ? AND partition = ? AND offset = ?",
+            (topic_number(place.topic), place.partition, place.offset),
+        )
+        if not rows:
+            return Condition("true")
+        names, marks = ", ".join(f"l.{name}" for name in columns), ", ".join("?" * len(columns))
+        return Condition(f"({names}) > ({marks})", rows[0])
 
     def _grouped(self, selection: Selection, limit: int) -> list[tuple[Any, ...]]:
         """A row for each of the largest groups, and behind it how many letters, from when to when, all have."""

@@ -5,7 +5,8 @@ Owns: giving each job its own reader of records, the loop of a scan. Must not kn
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
 from pydantic import JsonValue
 
@@ -13,6 +14,8 @@ from catalog import OwnTopics
 from pipeline.clock import Clock
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection
+from pipeline.kafka.producer import Producer, ProducerOptions
+from pipeline.kafka.topics import TopicKeeper
 from pipeline.redrive.coordinate import coordinate
 from pipeline.redrive.index import Index
 from pipeline.redrive.job import Job, JobKind, JobState, Progress, Wanted
@@ -24,6 +27,8 @@ from pipeline.redrive.scan import NOT_A_DEAD_LETTER, scan
 from pipeline.settings import Settings
 
 __all__ = ["Work"]
+
+_CLOSE_S = 1.0
 
 Audit = Callable[[str, str, str, Mapping[str, JsonValue]], Awaitable[None]]
 
@@ -61,8 +66,8 @@ class Work:
         if job.kind.is_about_parked:
             await self._coordinate(job, epoch)
             return
-        async with Records(self._connection) as records:
-            pages = Pages(self._own, self._topics, self._clock, records, self._settings.max_redrives)
+        async with Records(self._connection) as records, self._writer() as writer:
+            pages = Pages(writer, self._topics, self._clock, records, self._settings.max_redrives)
             leader = Leader(
                 job,
                 self._index,
@@ -75,6 +80,18 @@ class Work:
                 self._worker,
             )
             await leader.lead()
+
+    @asynccontextmanager
+    async def _writer(self) -> AsyncIterator[Cluster]:
+        """A producer for one job. On the worker's own, live events would linger and queue behind what a job sends."""
+        settings = self._settings
+        options = ProducerOptions(0.0, settings.batch_max_bytes, settings.compression)
+        producer = Producer(self._connection, options, self._clock)
+        await producer.start()
+        try:
+            yield Cluster(producer, TopicKeeper(producer, self._connection, settings))
+        finally:
+            await producer.close(_CLOSE_S)
 
     async def _coordinate(self, job: Job, epoch: int) -> None:
         await self._jobs.caught_up()  # what of it has ended is not waited for

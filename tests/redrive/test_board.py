@@ -10,7 +10,7 @@ import pytest
 from pipeline.redrive.board import LEASE_S, Board
 from pipeline.redrive.coordinate import coordinate
 from pipeline.redrive.job import Claim, JobKind, JobState, NoSuchJob, Order, Part, Progress, Wanted, read_told
-from pipeline.redrive.lead import fitting, page_size
+from pipeline.redrive.lead import fitting, look_ahead, page_size
 from pipeline.testing import SteppingClock
 
 TOPIC = {"topic": "a.dlq"}
@@ -152,6 +152,7 @@ def test_old_jobs_are_forgotten() -> None:
 def test_how_much_a_leader_has_in_hand() -> None:
     """Q5: with a rate, a page is what goes in a tenth of a second; of large letters a page has few, at least one."""
     assert [page_size(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [1_000, 1, 50, 1_000]
+    assert [look_ahead(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [4_000, 1, 500, 4_000]
     assert [fitting(sizes, 10) for sizes in ([], [99], [4, 6, 1], [4, 7])] == [0, 1, 2, 1]
 
 

@@ -101,3 +101,22 @@ async def test_records_are_read_by_their_offsets(kafka: Brokers, namespace: str)
             (1, 2): b"2",
         }
         assert SYSTEM_CLOCK.monotonic() - started < 8
+
+
+async def test_records_are_read_on_from_where_the_last_ones_ended(kafka: Brokers, namespace: str) -> None:
+    """O1: pages one after the other, in whatever order, are each read whole: behind the last one, behind a gap,
+    once more, before it, and of another partition meanwhile."""
+    topic = f"{namespace}.order.paid.dlq"
+    create_topic(kafka.bootstrap, topic, 2)
+    for partition in (0, 1):
+        produce(
+            kafka.bootstrap, topic, [OutRecord(b"k", b"%d" % n, partition=partition) for n in range(2_500)]
+        )
+    async with Records(Connection((kafka.bootstrap,), "tests")) as records:
+        for first in (0, 60, 120, 700, 700, 0, 2_440):
+            for partitions in ((0,), (0, 1), (1,)):
+                wanted = [Coordinates(topic, at, first + n) for at in partitions for n in range(60)]
+                found = await records.read(wanted)
+                assert {place: int(record.value) for place, record in found.items()} == {
+                    place: place.offset for place in wanted
+                }

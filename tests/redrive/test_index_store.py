@@ -226,6 +226,28 @@ def test_the_order_of_a_redrive_is_that_of_staging(bench: Bench) -> None:
     assert offsets(bench.queries.in_staged_order(Selection(), None, 10)) == [4, 5, 1, 3, 0, 2]
 
 
+@pytest.mark.parametrize("topic", [TOPIC, None])
+def test_a_redrive_far_into_its_letters_reads_none_of_them_again(bench: Bench, topic: str | None) -> None:
+    """Q5: the next letters of a job cost the same at its beginning and behind thousands; a letter that is not known
+    any more costs nothing but a look from the beginning."""
+    bench.take_in([entry(at, source_partition=at % 3, source_offset=at) for at in range(6_000)])
+    selection = Selection(topic=topic)
+
+    def steps(after: Coordinates | None) -> int:
+        """How much SQLite works for it, in hundreds of its instructions."""
+        counted: list[None] = []
+        bench.queries.in_staged_order(selection, after, 1)  # connects
+        connection = bench.queries._connection
+        assert connection is not None
+        connection.set_progress_handler(lambda: counted.append(None), 100)
+        assert len(bench.queries.in_staged_order(selection, after, 20)) == 20
+        connection.set_progress_handler(None, 0)
+        return len(counted)
+
+    assert steps(Coordinates(TOPIC, 0, 5_900)) <= 2 * steps(None)
+    assert offsets(bench.queries.in_staged_order(selection, Coordinates(TOPIC, 0, 9_999), 2)) == [0, 3]
+
+
 def test_a_preview_says_what_the_loop_guard_holds_back(bench: Bench) -> None:
     """Q3: letters that were redriven as often as is allowed are counted apart."""
     bench.take_in([entry(n, redrives=n) for n in range(6)])
