@@ -44,8 +44,9 @@ _FLAGS = (
 class Browser:
     """One browser window on one site."""
 
-    def __init__(self, driver: webdriver.Chrome, base: str, name: str) -> None:
+    def __init__(self, driver: webdriver.Chrome, base: str, name: str, *, javascript: bool) -> None:
         self.driver = driver
+        self.javascript = javascript
         self._base = base
         self._name = name
         self._shots = 0
@@ -145,7 +146,7 @@ def chromium(
     try:
         driver.set_page_load_timeout(60)
         driver.implicitly_wait(5)
-        yield Browser(driver, base, name)
+        yield Browser(driver, base, name, javascript=javascript)
     finally:
         driver.quit()
         shutil.rmtree(profile, ignore_errors=True)
