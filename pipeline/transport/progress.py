@@ -24,10 +24,16 @@ class Memory:
     so on: whatever stands still, the others keep a share.
     """
 
-    __slots__ = ("free",)
+    __slots__ = ("_size", "free")
 
     def __init__(self, size_bytes: int) -> None:
+        self._size = size_bytes
         self.free = size_bytes
+
+    @property
+    def is_mostly_free(self) -> bool:
+        """Whether less than half of it is taken."""
+        return self.free > self._size / 2
 
 
 class Batch:

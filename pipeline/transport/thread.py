@@ -47,6 +47,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that fetches, commits and sends heartbeats, over `connection`."""
 
     connection: Connection
+    stretch: int = 1
+    """How many times Faust's `broker_max_poll_records` a fetch may bring."""
 
     def check(self) -> None:
         """Tell aiokafka that we are alive, and ask whether it is. To be called at least every few seconds.
@@ -102,7 +104,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         max_records: int | None = None,
     ) -> RecordMap:
         before = _positions(consumer)
-        records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        most = None if max_records is None else max_records * self.stretch
+        records = await super()._fetch_records(consumer, active_partitions, timeout, most)
         return Fetched(records, before, _positions(consumer))
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:

@@ -22,6 +22,7 @@ AHEAD = 30
 BATCH_RECORDS = 7
 app_module._BATCH_RECORDS = BATCH_RECORDS
 consumer_module.AHEAD = AHEAD
+consumer_module._STRETCH = 1
 """So small that a few hundred events meet every bound."""
 _STOP_S = 20.0
 

@@ -55,9 +55,9 @@ async def test_commits_the_finished_prefix(kafka: Brokers, namespace: str, tmp_p
     """T6: whatever ends first, the committed offset never passes an unfinished record; neither in a fresh group,
     where Faust checks nothing, nor right after a commit, where its check is off by one."""
     create_topic(kafka.bootstrap, f"{namespace}.staging", 1)
-    produce(kafka.bootstrap, f"{namespace}.staging", records(1_500))
+    produce(kafka.bootstrap, f"{namespace}.staging", records(5_000))
     async with running(Worker(kafka.bootstrap, namespace, tmp_path)) as worker:
-        await until(lambda: len(worker.offsets) == 1_500)
+        await until(lambda: len(worker.offsets) == 5_000)
         first, *others = worker.open
         assert first.first_offset == 0
         assert len(others) >= 2
@@ -65,18 +65,18 @@ async def test_commits_the_finished_prefix(kafka: Brokers, namespace: str, tmp_p
             worker.finish(batch)
         assert await worker.committed() == {}
         worker.finish(first)
-        assert await worker.committed() == {0: 1_500}
+        assert await worker.committed() == {0: 5_000}
 
         worker.open.clear()
         produce(kafka.bootstrap, f"{namespace}.staging", records(1))
         await until(lambda: len(worker.open) == 1)
         produce(kafka.bootstrap, f"{namespace}.staging", records(3))
-        await until(lambda: worker.offsets[-1] == (0, 1_503))
+        await until(lambda: worker.offsets[-1] == (0, 5_003))
         for batch in worker.open[1:]:
             worker.finish(batch)
-        assert await worker.committed() == {0: 1_500}
+        assert await worker.committed() == {0: 5_000}
         worker.finish(worker.open[0])
-        assert await worker.committed() == {0: 1_504}
+        assert await worker.committed() == {0: 5_004}
 
 
 async def test_a_refused_commit_is_made_again(
@@ -155,12 +155,12 @@ async def test_a_stop_does_not_wait_forever(
 ) -> None:
     """T5: what does not end within DRAIN_TIMEOUT_S is let go of, its writer is told, and it is not committed."""
     create_topic(kafka.bootstrap, f"{namespace}.staging", 1)
-    produce(kafka.bootstrap, f"{namespace}.staging", records(1_200))
+    produce(kafka.bootstrap, f"{namespace}.staging", records(4_800))
     worker = Worker(kafka.bootstrap, namespace, tmp_path, drain_timeout_s=0.3)
     abandoned: list[Batch] = []
     monkeypatch.setattr(worker.app.tenant, "abandoned", abandoned.extend)
     await worker.start()
-    await until(lambda: len(worker.offsets) == 1_200)
+    await until(lambda: len(worker.offsets) == 4_800)
     first, second, *_ = worker.open
     worker.finish(first)
     await asyncio.wait_for(worker.stop(), 10)

@@ -353,3 +353,11 @@ def test_a_payload_counts() -> None:
 
 TestOnePartition = OnePartition.TestCase
 TestOnePartition.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+
+
+def test_memory_is_mostly_free_until_half_of_it_is_taken() -> None:
+    """T5: lists are long only while there is room for them."""
+    memory = Memory(100)
+    assert memory.is_mostly_free
+    memory.free = 50
+    assert not memory.is_mostly_free
