@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from pipeline.clock import Clock
-from pipeline.redrive.job import Job, JobState, Part, Progress, Wanted
+from pipeline.redrive.job import JobState, Part, Wanted
+from pipeline.redrive.lease import Lease
 
 __all__ = ["coordinate"]
 
@@ -22,39 +22,20 @@ _TELL_S = 1.0
 
 
 async def coordinate(
-    job: Job,
-    partitions: Collection[int],
-    parts: Callable[[], Mapping[int, Part]],
-    clock: Clock,
-    now_wanted: Callable[[], Wanted | None],
-    tell: Callable[[Progress], Awaitable[None]],
-    audit: Callable[[JobState, int, Mapping[str, int]], Awaitable[None]],
-    epoch: int,
-    worker: str,
+    lease: Lease, partitions: Collection[int], parts: Callable[[], Mapping[int, Part]]
 ) -> None:
-    """Lead until every one of these partitions has told the end of its part, or the job is paused or led by another;
-    see `Leader`. Raises what Kafka raises."""
+    """Lead until every one of these partitions has told the end of its part, or the job is paused or led by another.
+    Raises what Kafka raises."""
+    clock = lease.clock
 
     async def say(state: JobState, whole: _Whole) -> None:
-        progress = Progress(
-            job=job.id,
-            epoch=epoch,
-            worker=worker,
-            state=state,
-            total=whole.total,
-            done=whole.done,
-            held=dict(whole.held),
-            at=clock.time(),
-            error=whole.error,
-        )
-        await tell(progress)
+        await lease.say(state, whole.total, whole.done, whole.held, error=whole.error)
 
     next_word = clock.monotonic()
-    while (wanted := now_wanted()) is not None:
+    while (wanted := lease.wanted()) is not None:
         told = parts()
         whole = _Whole(told.values())
         if all(number in told and told[number].state.is_final for number in partitions):
-            await audit(whole.state, whole.done, whole.held)
             await say(whole.state, whole)
             return
         if wanted is Wanted.PAUSE:

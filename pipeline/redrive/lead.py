@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.clock import Clock
 from pipeline.redrive.index import Index
-from pipeline.redrive.job import Job, JobState, Progress, Wanted
+from pipeline.redrive.job import Job, JobState, Wanted
+from pipeline.redrive.lease import Lease
 from pipeline.redrive.model import Coordinates
 from pipeline.redrive.page import Pages
 from pipeline.redrive.selection import LetterState, Selection
@@ -69,36 +69,20 @@ class _Standing:
 
 
 class Leader:
-    """Leads one job in one epoch. `now_wanted` is what the operator wants now, None once another worker leads;
-    `tell` writes progress to the log; `audit` an audit record of the job's end."""
+    """Leads one redrive or discard in one epoch."""
 
-    def __init__(
-        self,
-        job: Job,
-        index: Index,
-        pages: Pages,
-        clock: Clock,
-        now_wanted: Callable[[], Wanted | None],
-        tell: Callable[[Progress], Awaitable[None]],
-        audit: Callable[[JobState, int, Mapping[str, int]], Awaitable[None]],
-        epoch: int,
-        worker: str,
-    ) -> None:
-        self._job = job
+    def __init__(self, lease: Lease, index: Index, pages: Pages) -> None:
+        self._lease = lease
         self._index = index
         self._pages = pages
-        self._clock = clock
-        self._now_wanted = now_wanted
-        self._tell = tell
-        self._audit = audit
-        self._epoch = epoch
-        self._worker = worker
+        job = lease.job
         self._standing = _Standing(job.total or 0, job.done, Counter(job.held), job.after)
         self._told_at = -math.inf
 
     async def lead(self) -> None:
         """Lead until the job has ended, is paused, or another leads it. Raises what Kafka raises."""
-        job, standing, queries = self._job, self._standing, self._index.queries
+        job, standing, queries = self._lease.job, self._standing, self._index.queries
+        clock, now_wanted = self._lease.clock, self._lease.wanted
         await self._index.caught_up()  # what others have ended is not done again
         selection = selection_of(job)
         standing.done = await asyncio.to_thread(queries.ended_by, job.id)
@@ -106,13 +90,13 @@ class Leader:
             preview = await asyncio.to_thread(queries.preview, selection, 1)
             standing.total = standing.done + preview.count
         await self._say(JobState.RUNNING)
-        window, ahead, due = page_size(job.rate), look_ahead(job.rate), self._clock.monotonic()
-        while (wanted := self._now_wanted()) is Wanted.RUN:
+        window, ahead, due = page_size(job.rate), look_ahead(job.rate), clock.monotonic()
+        while (wanted := now_wanted()) is Wanted.RUN:
             letters = await asyncio.to_thread(queries.in_staged_order, selection, standing.after, ahead)
             if not letters:
-                await self._end(JobState.DONE)
+                await self._say(JobState.DONE)
                 return
-            while letters and self._now_wanted() is Wanted.RUN:
+            while letters and now_wanted() is Wanted.RUN:
                 page = letters[: fitting([letter.size for letter in letters[:window]], _PAGE_BYTES)]
                 letters = letters[len(page) :]
                 count, held = await self._pages.deal_with(job, page)
@@ -120,40 +104,24 @@ class Leader:
                 standing.held.update(held)
                 standing.after = Coordinates(page[-1].topic, page[-1].partition, page[-1].offset)
                 if job.rate > 0:  # what was missed is not made up for
-                    due = max(due, self._clock.monotonic() - _PAGE_S) + len(page) / job.rate
+                    due = max(due, clock.monotonic() - _PAGE_S) + len(page) / job.rate
                 await self._rest(due)
         if wanted is Wanted.PAUSE:
             await self._say(JobState.PAUSED)
         elif wanted is Wanted.CANCEL:
-            await self._end(JobState.CANCELLED)
+            await self._say(JobState.CANCELLED)
 
     async def _rest(self, until: float) -> None:
         """Wait for the next page, giving signs of life."""
-        while self._now_wanted() is Wanted.RUN:
-            now = self._clock.monotonic()
+        while self._lease.wanted() is Wanted.RUN:
+            now = self._lease.clock.monotonic()
             if now - self._told_at >= _TELL_S:
                 await self._say(JobState.RUNNING)
             if now >= until:
                 return
             await asyncio.sleep(min(_TELL_S, until - now))
 
-    async def _end(self, state: JobState) -> None:
-        await self._audit(state, self._standing.done, self._standing.held)
-        await self._say(state)
-
     async def _say(self, state: JobState) -> None:
-        self._told_at = self._clock.monotonic()
+        self._told_at = self._lease.clock.monotonic()
         standing = self._standing
-        await self._tell(
-            Progress(
-                job=self._job.id,
-                epoch=self._epoch,
-                worker=self._worker,
-                state=state,
-                total=standing.total,
-                done=standing.done,
-                held=dict(standing.held),
-                after=standing.after,
-                at=self._clock.time(),
-            )
-        )
+        await self._lease.say(state, standing.total, standing.done, standing.held, standing.after)

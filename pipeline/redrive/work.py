@@ -18,9 +18,10 @@ from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicKeeper
 from pipeline.redrive.coordinate import coordinate
 from pipeline.redrive.index import Index
-from pipeline.redrive.job import Job, JobKind, JobState, Progress, Wanted
+from pipeline.redrive.job import Job, JobKind, JobState, Wanted
 from pipeline.redrive.jobs import Jobs
 from pipeline.redrive.lead import Leader
+from pipeline.redrive.lease import Lease
 from pipeline.redrive.page import Pages
 from pipeline.redrive.records import Records
 from pipeline.redrive.scan import NOT_A_DEAD_LETTER, scan
@@ -60,26 +61,23 @@ class Work:
 
     async def lead(self, job: Job, epoch: int) -> None:
         """Lead a job until it has ended, is paused, or another worker leads it. Raises what Kafka raises."""
+        lease = Lease(
+            job,
+            epoch,
+            self._worker,
+            self._clock,
+            lambda: self._jobs.wanted(job.id, epoch),
+            self._jobs.tell,
+            lambda state, done, held: self._ended(job, state, done, held),
+        )
         if job.kind is JobKind.SCAN:
-            await self._scan(job, epoch)
-            return
-        if job.kind.is_about_parked:
-            await self._coordinate(job, epoch)
-            return
-        async with Records(self._connection) as records, self._writer() as writer:
-            pages = Pages(writer, self._topics, self._clock, records, self._settings.max_redrives)
-            leader = Leader(
-                job,
-                self._index,
-                pages,
-                self._clock,
-                lambda: self._jobs.wanted(job.id, epoch),
-                self._jobs.tell,
-                lambda state, done, held: self._ended(job, state, done, held),
-                epoch,
-                self._worker,
-            )
-            await leader.lead()
+            await self._scan(lease)
+        elif job.kind.is_about_parked:
+            await self._coordinate(lease)
+        else:
+            async with Records(self._connection) as records, self._writer() as writer:
+                pages = Pages(writer, self._topics, self._clock, records, self._settings.max_redrives)
+                await Leader(lease, self._index, pages).lead()
 
     @asynccontextmanager
     async def _writer(self) -> AsyncIterator[Cluster]:
@@ -93,58 +91,35 @@ class Work:
         finally:
             await producer.close(_CLOSE_S)
 
-    async def _coordinate(self, job: Job, epoch: int) -> None:
+    async def _coordinate(self, lease: Lease) -> None:
         await self._jobs.caught_up()  # what of it has ended is not waited for
         count = await self._own.producer.partitions(self._topics.staging)
-        wanted = job.selection.partition
-        await coordinate(
-            job,
-            range(count) if wanted is None else (wanted,),
-            lambda: self._jobs.board.parts(job.id),
-            self._clock,
-            lambda: self._jobs.wanted(job.id, epoch),
-            self._jobs.tell,
-            lambda state, done, held: self._ended(job, state, done, held),
-            epoch,
-            self._worker,
-        )
+        wanted = lease.job.selection.partition
+        numbers = range(count) if wanted is None else (wanted,)
+        await coordinate(lease, numbers, lambda: self._jobs.board.parts(lease.job.id))
 
-    async def _scan(self, job: Job, epoch: int) -> None:
+    async def _scan(self, lease: Lease) -> None:
         """A scan begins anew each time it is led: what is in the index already costs it only the reading."""
         await self._index.caught_up()
         total = done = alien = 0
         state = JobState.DONE
-        topic = job.selection.topic or ""
+
+        async def say(state: JobState) -> None:
+            await lease.say(state, total, done, {NOT_A_DEAD_LETTER: alien} if alien else {})
+
+        topic = lease.job.selection.topic or ""
         async for read, known, others in scan(
             topic, self._connection, self._own, self._topics, self._index.queries
         ):
             total, done, alien = total + read, done + known, alien + others
-            wanted = self._jobs.wanted(job.id, epoch)
+            wanted = lease.wanted()
             if wanted is None:
                 return
             if wanted is not Wanted.RUN:
                 state = JobState.PAUSED if wanted is Wanted.PAUSE else JobState.CANCELLED
                 break
-            await self._tell_scan(job, epoch, JobState.RUNNING, total, done, alien)
-        if state.is_final:
-            await self._ended(job, state, done, {NOT_A_DEAD_LETTER: alien} if alien else {})
-        await self._tell_scan(job, epoch, state, total, done, alien)
-
-    async def _tell_scan(
-        self, job: Job, epoch: int, state: JobState, total: int, done: int, alien: int
-    ) -> None:
-        held = {NOT_A_DEAD_LETTER: alien} if alien else {}
-        progress = Progress(
-            job=job.id,
-            epoch=epoch,
-            worker=self._worker,
-            state=state,
-            total=total,
-            done=done,
-            held=held,
-            at=self._clock.time(),
-        )
-        await self._jobs.tell(progress)
+            await say(JobState.RUNNING)
+        await say(state)
 
     async def _ended(self, job: Job, state: JobState, done: int, held: Mapping[str, int]) -> None:
         facts: dict[str, JsonValue] = {

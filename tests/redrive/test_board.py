@@ -11,6 +11,7 @@ from pipeline.redrive.board import LEASE_S, Board
 from pipeline.redrive.coordinate import coordinate
 from pipeline.redrive.job import Claim, JobKind, JobState, NoSuchJob, Order, Part, Progress, Wanted, read_told
 from pipeline.redrive.lead import fitting, look_ahead, page_size
+from pipeline.redrive.lease import Lease
 from pipeline.testing import SteppingClock
 
 TOPIC = {"topic": "a.dlq"}
@@ -202,7 +203,8 @@ async def test_a_job_about_what_is_parked_ends_with_its_last_part() -> None:
             clock.step(1.0)
             return board.parts("p")
 
-        await coordinate(board.job("p"), range(2), parts, clock, lambda: wanted[0], tell, audit, 1, "w1")
+        lease = Lease(board.job("p"), 1, "w1", clock, lambda: wanted[0], tell, audit)
+        await coordinate(lease, range(2), parts)
 
     await lead()
     assert audited == [(JobState.DONE, 6, {"still_parked": 4})]
