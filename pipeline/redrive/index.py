@@ -21,6 +21,9 @@ __all__ = ["Index"]
 
 log = logging.getLogger(__name__)
 
+_FEW, _REST_S = 500, 0.1
+"""Behind so few records the index rests: of a trickle each transaction costs as much as thirty records."""
+
 
 class Index:
     """Opened by `start`, closed by `close`; in between `queries` answers, as far as was read."""
@@ -70,5 +73,7 @@ class Index:
             read_up_to[place] = records[-1].offset + 1
         letters, endings = values.values()
         spoilt = await asyncio.to_thread(self._store.take_in, letters, endings, read_up_to)
+        if len(letters) + len(endings) < _FEW:
+            await asyncio.sleep(_REST_S)
         if spoilt:
             log.error("index.spoilt records=%d topics=%s", spoilt, ",".join(values))

@@ -21,7 +21,7 @@ from pipeline.redrive.selection import LetterState, Selection
 __all__ = ["Leader", "fitting", "page_size", "selection_of"]
 
 MAX_PAGE = 1_000
-_PAGE_S = 0.1
+_PAGE_S = 0.05
 """With a rate, a page is what may go in this time: small pages, so that live events find gaps."""
 _TELL_S = 1.0
 _AHEAD, _AHEAD_S = 4_000, 1.0

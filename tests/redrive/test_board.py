@@ -151,8 +151,8 @@ def test_old_jobs_are_forgotten() -> None:
 
 
 def test_how_much_a_leader_has_in_hand() -> None:
-    """Q5: with a rate, a page is what goes in a tenth of a second; of large letters a page has few, at least one."""
-    assert [page_size(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [1_000, 1, 50, 1_000]
+    """Q5: with a rate, a page is what goes in a twentieth of a second; of large ones it has few, at least one."""
+    assert [page_size(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [1_000, 1, 25, 1_000]
     assert [look_ahead(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [4_000, 1, 500, 4_000]
     assert [fitting(sizes, 10) for sizes in ([], [99], [4, 6, 1], [4, 7])] == [0, 1, 2, 1]
 
