@@ -22,7 +22,7 @@ from pipeline.parking.breakers import Breakers
 from pipeline.parking.learn import ReaderLike
 from pipeline.parking.sweep import Chunk, Deliver, Sweep
 
-__all__ = ["Drainer", "OpenReader"]
+__all__ = ["Drainer", "Moves", "OpenReader"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ OpenReader = Callable[[], AbstractAsyncContextManager[ReaderLike]]
 
 
 class Moves(Protocol):
-    """Moves chunks into the lanes of their targets."""
+    """Moves chunks into the lanes of their targets, and what is in lanes to the parked topic."""
 
     def drain(self, chunk: Chunk) -> str:
         """Deliver a chunk; see `pipeline.parking.sweep.Deliver`."""
@@ -45,6 +45,10 @@ class Moves(Protocol):
 
     def abandon(self, chunks: list[Chunk]) -> None:
         """Take chunks back: they stay parked."""
+        ...
+
+    def evict(self, target: str, reason: str) -> None:
+        """Park everything that is in a target's lanes."""
         ...
 
     def is_ready(self, name: str) -> bool:

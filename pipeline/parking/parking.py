@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from catalog import OwnTopics
 from pipeline.breaker import State
@@ -32,18 +31,10 @@ __all__ = ["Parking"]
 
 log = logging.getLogger(__name__)
 
-_TICK_S = 0.1
+_TICK_S, _IDLE_TICK_S = 0.1, 0.5
 _SAVE_S = 1.0
 _LEARN_AGAIN_S = 1.0
 _OWN_S = 1.0
-
-
-class Detour(Moves, Protocol):
-    """Moves chunks into lanes, and what is in a target's lanes here."""
-
-    def evict(self, target: str, reason: str) -> None:
-        """Park everything that is in a target's lanes."""
-        ...
 
 
 class Parking:
@@ -83,7 +74,7 @@ class Parking:
         self._tasks: set[asyncio.Task[None]] = set()
         self._learning: asyncio.Task[None] | None = None
 
-    def connect(self, detour: Detour) -> None:
+    def connect(self, detour: Moves) -> None:
         """Say who moves events between lanes and here."""
         self._evict = detour.evict
         self._breakers.on_change = self._changed
@@ -221,7 +212,13 @@ class Parking:
                 await self._tick()
             except Exception:
                 log.exception("parking.failed -- it goes on; please report this")
-            await asyncio.sleep(_TICK_S)
+            await asyncio.sleep(_IDLE_TICK_S if self._is_idle() else _TICK_S)
+
+    def _is_idle(self) -> bool:
+        """Whether nothing is parked, shut, under way or waiting."""
+        parked = any(list(partition) for partition in self._partitions.values())
+        under_way = self._reached or self._targets.producer.busy_lanes()
+        return not (parked or under_way or self._waiting or self._breakers.shut)
 
     async def _tick(self) -> None:
         now = self._clock.monotonic()

@@ -21,9 +21,11 @@ from pipeline.kafka.connection import REQUEST_TIMEOUT_S, Connection
 
 __all__ = ["ConsumerThread", "Fetched"]
 
-FETCH_WAIT_MS = 200
-"""How long a broker may wait for records to come. Faust says 1,500. A partition whose records were left with
-aiokafka for want of room is not part of the request under way, and waits until that is answered."""
+FETCH_WAIT_MS, IDLE_FETCH_WAIT_MS = 200, 1_000
+"""How long a broker may wait for records to come: while any come, and after some seconds without. Faust says 1,500. A
+partition whose records were left with aiokafka for want of room is not part of the request under way, and waits until
+that is answered; each request of an idle worker costs."""
+_IDLE_S = 5.0
 
 METADATA_AGE_S = 15.0
 """How old what is known of topics may get. aiokafka says 300. A member that leads a rebalance while no broker
@@ -49,6 +51,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     connection: Connection
     stretch: int = 1
     """How many times Faust's `broker_max_poll_records` a fetch may bring."""
+    _idle_from = 0.0
+    """Monotonic time from which on, without records, it is idle."""
 
     def check(self) -> None:
         """Tell aiokafka that we are alive, and ask whether it is. To be called at least every few seconds.
@@ -106,6 +110,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         before = _positions(consumer)
         most = None if max_records is None else max_records * self.stretch
         records = await super()._fetch_records(consumer, active_partitions, timeout, most)
+        now = time.monotonic()
+        if records:
+            self._idle_from = now + _IDLE_S
+        wait_ms = FETCH_WAIT_MS if now < self._idle_from else IDLE_FETCH_WAIT_MS
+        consumer._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001
         return Fetched(records, before, _positions(consumer))
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
