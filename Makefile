@@ -22,7 +22,7 @@ down: env ## end what `make up` left running
 	@$(BIN)/python -m demo down
 
 test: lint ## everything that CI runs: lint, types, import rules, tests
-	$(PYTEST) --numprocesses 2 --dist loadgroup
+	$(PYTEST) --numprocesses 3 --dist loadgroup
 
 test-long: env ## the long versions of the tests; minutes to hours
 	$(PYTEST) -m long --timeout 0

@@ -14,7 +14,7 @@ _SLOW_FIRST = ("chaos", "fire", "worker", "packaging", "demo")
 _TOGETHER = frozenset({"secure", "worker"})
 """Folders whose tests share a fixture that takes long."""
 _ONE_BY_ONE = frozenset({"fire", "simulation"})
-"""Folders whose tests share nothing: two processes may take turns with them."""
+"""Folders whose tests share nothing: several processes may take turns with them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
