@@ -25,8 +25,8 @@ from catalog import OwnTopics
 from devtools.kafka import Cluster as Broker
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection
-from pipeline.kafka.producer import Producer, ProducerOptions
-from pipeline.kafka.topics import TopicKeeper, TopicSpecs
+from pipeline.kafka.producer import ProducerOptions
+from pipeline.kafka.topics import TopicSpecs
 from pipeline.record import OutRecord
 from pipeline.redrive.entry import state_entry
 from pipeline.redrive.index import Index
@@ -100,9 +100,7 @@ async def fill(bootstrap: str, count: int) -> None:
     settings = Settings(
         brokers=(bootstrap,), catalog="c", cloudevents_source="/", namespace=_NAMESPACE, topic_partitions=6
     )
-    producer = Producer(connection, ProducerOptions())
-    await producer.start()
-    own = Cluster(producer, TopicKeeper(producer, connection, settings))
+    own = await Cluster.start(connection, ProducerOptions(), settings)
     topics, specs = OwnTopics(_NAMESPACE), TopicSpecs(settings)
     for spec in (specs.dlq_index(topics), specs.dlq_state(topics)):
         await own.know(spec)

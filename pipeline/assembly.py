@@ -18,9 +18,9 @@ from pipeline.errors import UnknownTarget
 from pipeline.ids import uuid7
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection, staging_cluster, target_cluster
-from pipeline.kafka.producer import Producer, ProducerOptions
+from pipeline.kafka.producer import ProducerOptions
 from pipeline.kafka.reader import Reader
-from pipeline.kafka.topics import TopicKeeper, TopicSpecs, delete_before
+from pipeline.kafka.topics import TopicSpecs, delete_before
 from pipeline.meter import Meter
 from pipeline.metrics import Metrics
 from pipeline.own_topics import check_topics, know_own_topics
@@ -78,9 +78,7 @@ async def assemble(
         options = ProducerOptions(
             settings.batch_linger_ms / 1000, settings.batch_max_bytes, settings.compression
         )
-        producer = Producer(connection, options)
-        await producer.start()
-        made = Cluster(producer, TopicKeeper(producer, connection, settings))
+        made = await Cluster.start(connection, options, settings)
         closing.push_async_callback(made.close, 1.0)
         started(made)
         return made

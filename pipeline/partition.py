@@ -46,13 +46,13 @@ def partition_of(key: bytes, partitions: int) -> int:
 class Key:
     """A partition key in use: its hash, itself and the headers that repeat it as a batch has them, their number."""
 
-    __slots__ = ("hash", "headers", "packed", "packed_data")
+    __slots__ = ("hash", "header_count", "packed", "packed_data")
 
     def __init__(self, data: bytes, headers: tuple[Header, ...]) -> None:
         self.hash = key_hash(data)
         self.packed_data = packing.VARINTS[len(data)] + data
         self.packed = packing.headers(headers)
-        self.headers = len(headers)
+        self.header_count = len(headers)
 
 
 class KeyCache:

@@ -133,14 +133,14 @@ def plan(
             check_sizes(record, others, limits, sealed=sealed)
             if not sealed:
                 route.check_body(value)
-            framed = route.headers + key.headers
+            header_count = route.header_count + key.header_count
             behind = key.packed
             if subject:
-                framed += 1
+                header_count += 1
                 behind += subject_name + varints[len(subject)] + subject
             if others:
                 more = passed_on(others)
-                framed += len(more)
+                header_count += len(more)
                 behind += packed_headers(more)
         except KeyError:
             name = _unknown_name(fields, versions, route_of, diverted)
@@ -170,7 +170,7 @@ def plan(
                 key.packed_data,
                 no_value if value is None else varints[len(value)],
                 value or b"",
-                varints[framed],
+                varints[header_count],
                 route.packed,
                 packed_source,
                 id_name,

@@ -36,7 +36,7 @@ class Route:
         "definition",
         "dlq",
         "guarded",
-        "headers",
+        "header_count",
         "overridden",
         "packed",
         "policy",
@@ -54,7 +54,7 @@ class Route:
         """Policies by the call's override; bounded, for there are some thousand legal texts and no other is kept."""
         self.packed = packing.headers(constant)
         """The constant headers."""
-        self.headers = len(constant) + _OWN_HEADERS
+        self.header_count = len(constant) + _OWN_HEADERS
         """How many headers each event has, but for those of its key and further ones."""
         self.check_body: Callable[[bytes | None], None] = catalog.validator(definition.key).check
         self.sources = (

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pipeline.breaker import Breaker, BreakerPolicy, State
+from pipeline.breaker import Breaker, BreakerPolicy
 from pipeline.client.adoption import Adoption
 from pipeline.client.call import Call, failure_of
 from pipeline.client.direct import DirectPath
@@ -87,7 +87,7 @@ class Fallback:
             self.store(call)
             return True
         outbox = self._outbox
-        if outbox is not None and outbox.is_empty and self.breaker.state is State.CLOSED:
+        if outbox is not None and outbox.is_empty and self.breaker.is_closed:
             return False
         if self._must_queue(call.key):
             if call.outbox == "never":

@@ -11,14 +11,18 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Self
 
 from aiokafka.errors import UnknownTopicOrPartitionError
 
+from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import StagerClosed
+from pipeline.kafka.connection import Connection
 from pipeline.kafka.lane import Parcel
-from pipeline.kafka.producer import Producer
+from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicKeeper, TopicSpec
 from pipeline.record import OutRecord
+from pipeline.settings import Settings
 
 __all__ = ["Cluster"]
 
@@ -63,6 +67,19 @@ class Cluster:
         self._keeper = keeper
         self._learning: dict[str, asyncio.Task[None]] = {}
         self._held_back: defaultdict[str, list[tuple[int, Parcel]]] = defaultdict(list)
+
+    @classmethod
+    async def start(
+        cls,
+        connection: Connection,
+        options: ProducerOptions,
+        settings: Settings,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> Self:
+        """A cluster with a producer of its own, which begins to connect. Does not wait for a broker."""
+        producer = Producer(connection, options, clock)
+        await producer.start()
+        return cls(producer, TopicKeeper(producer, connection, settings))
 
     def put(self, topic: str, partition: int, parcel: Parcel) -> None:
         """Hand a parcel to the producer. Does not block."""

@@ -14,8 +14,7 @@ from catalog import OwnTopics
 from pipeline.clock import Clock
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection
-from pipeline.kafka.producer import Producer, ProducerOptions
-from pipeline.kafka.topics import TopicKeeper
+from pipeline.kafka.producer import ProducerOptions
 from pipeline.redrive.coordinate import coordinate
 from pipeline.redrive.index import Index
 from pipeline.redrive.job import Job, JobKind, JobState, Wanted
@@ -84,12 +83,11 @@ class Work:
         """A producer for one job. On the worker's own, live events would linger and queue behind what a job sends."""
         settings = self._settings
         options = ProducerOptions(0.0, settings.batch_max_bytes, settings.compression)
-        producer = Producer(self._connection, options, self._clock)
-        await producer.start()
+        writer = await Cluster.start(self._connection, options, settings, self._clock)
         try:
-            yield Cluster(producer, TopicKeeper(producer, self._connection, settings))
+            yield writer
         finally:
-            await producer.close(_CLOSE_S)
+            await writer.close(_CLOSE_S)
 
     async def _coordinate(self, lease: Lease) -> None:
         await self._jobs.caught_up()  # what of it has ended is not waited for

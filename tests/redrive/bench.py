@@ -15,8 +15,8 @@ from pipeline.errors import ErrorClass
 from pipeline.ids import uuid7
 from pipeline.kafka.cluster import Cluster
 from pipeline.kafka.connection import Connection
-from pipeline.kafka.producer import Producer, ProducerOptions
-from pipeline.kafka.topics import TopicKeeper, TopicSpecs
+from pipeline.kafka.producer import ProducerOptions
+from pipeline.kafka.topics import TopicSpecs
 from pipeline.record import RawHeader
 from pipeline.redrive.job import Job, JobKind, TargetOrder
 from pipeline.redrive.selection import Selection
@@ -128,9 +128,7 @@ async def running(
     )
     own, specs = OwnTopics(namespace), TopicSpecs(settings)
     connection = Connection((bootstrap,), "tests")
-    producer = Producer(connection, ProducerOptions())
-    await producer.start()
-    cluster = Cluster(producer, TopicKeeper(producer, connection, settings))
+    cluster = await Cluster.start(connection, ProducerOptions(), settings)
     orders: list[TargetOrder] = []
     try:
         for spec in (
