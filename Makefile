@@ -75,7 +75,7 @@ $(READY): requirements/dev.lock requirements/data.lock pyproject.toml
 	@touch $@
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	--no-emit-index-url --no-annotate pyproject.toml
+	--no-emit-index-url --no-annotate
 
 FUZZ ?= 20000
 fuzz: env ## hostile input, at length: FUZZ examples for each reader, then a million malformed records
@@ -83,18 +83,21 @@ fuzz: env ## hostile input, at length: FUZZ examples for each reader, then a mil
 
 sbom: env ## the worker's bill of materials, CycloneDX, from its lock, into dist/
 	@mkdir -p dist
-	PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements requirements/worker.lock --pyproject pyproject.toml --output-reproducible \
+	$(BIN)/uv venv --quiet --clear build/sbom
+	$(BIN)/uv pip install --quiet --python build/sbom --require-hashes -r requirements/sbom.lock
+	PYTHONWARNINGS=ignore build/sbom/bin/cyclonedx-py requirements requirements/worker.lock --pyproject pyproject.toml --output-reproducible \
 		--output-format JSON --output-file dist/stagepost.cdx.json
 
 audit: env ## ask OSV whether a locked dependency is known to be vulnerable; 1: one is, 2: it could not be asked
-	$(BIN)/python -m devtools.audit requirements/worker.lock requirements/dev.lock
+	$(BIN)/python -m devtools.audit requirements/worker.lock requirements/dev.lock requirements/sbom.lock
 
 docs: env ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
 lock: env ## resolve the locked versions anew
-	$(COMPILE) --upgrade --all-extras --output-file requirements/dev.lock
-	$(COMPILE) --extra worker --constraints requirements/dev.lock --output-file requirements/worker.lock
+	$(COMPILE) --upgrade --all-extras pyproject.toml --output-file requirements/dev.lock
+	echo "cyclonedx-bom>=7,<8" | $(COMPILE) --upgrade - --output-file requirements/sbom.lock
+	$(COMPILE) --extra worker pyproject.toml --constraints requirements/dev.lock --output-file requirements/worker.lock
 
 env-reference: env ## write .env.reference from the settings
 	$(BIN)/python -m pipeline.settings > .env.reference
