@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PYTEST ?= $(BIN)/python -m pytest
+# Hundreds of processes start in a run of the tests: without kept bytecode each compiles 500 modules first.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: docs help demo up down test test-long bench bench-parking bench-check bench-scale bench-redrive dlq-million simulate chaos lint env lock env-reference wheel clean fuzz sbom audit
