@@ -195,7 +195,9 @@ def _row(found: Found) -> Row | None:
 
 
 def _definition(row: Row) -> str | None:
-    return next((value.decode() for name, value in row.headers if name == "stage-definition"), None)
+    return next(
+        (value.decode(errors="replace") for name, value in row.headers if name == "stage-definition"), None
+    )
 
 
 def _base64(data: bytes | None) -> str | None:

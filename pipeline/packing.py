@@ -10,13 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.record import OutRecord, RawHeaders
+from pipeline.record import OutRecord, RawHeader, RawHeaders
 
-__all__ = ["PACKED_OVERHEAD", "VARINTS", "header", "header_name", "headers", "join", "pack", "unpack"]
+__all__ = [
+    "PACKED_OVERHEAD",
+    "VARINTS",
+    "content",
+    "header",
+    "header_name",
+    "headers",
+    "join",
+    "pack",
+    "unpack",
+]
 
 PACKED_OVERHEAD = 12
 """No less than a batch adds to a packed record, in bytes: length, attributes, time and offset."""
 _REMEMBERED = 4_096
+_LONGEST_VARINT = 5
+"""Of the 32-bit numbers that stand in a packed record, in bytes."""
 _START = b"\0\0"
 """No attributes, and the time of the batch."""
 
@@ -80,37 +92,51 @@ def pack(record: OutRecord) -> bytes:
 
 
 def unpack(packed: bytes) -> OutRecord:
-    """The record that was packed."""
-    reader = _Reader(packed)
-    key, value = reader.content(), reader.content()
-    items = []
-    for _ in range(reader.number()):
-        name = reader.content() or b""
-        items.append((name.decode(errors="surrogateescape"), reader.content()))
+    """The record that was packed. Raises `ValueError` for bytes that `pack` does not make of any."""
+    key, at = content(packed, 0)
+    value, at = content(packed, at)
+    count, at = _number(packed, at)
+    if count < 0:
+        raise ValueError("less than no headers")
+    items: list[RawHeader] = []
+    for _ in range(count):
+        name, at = content(packed, at)
+        if name is None:
+            raise ValueError("a header has no name")
+        found, at = content(packed, at)
+        items.append((name.decode(errors="surrogateescape"), found))
+    if at != len(packed):
+        raise ValueError("bytes are left over")
     return key, value, items
 
 
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
+def content(data: bytes, at: int) -> tuple[bytes | None, int]:
+    """The key, value, or name or value of a header, that begins there, and where it ends. Raises `ValueError` where
+    nothing of the kind stands there."""
+    size, at = _number(data, at)
+    if size < 0:
+        if size < -1:
+            raise ValueError("a length below -1")
+        return None, at
+    end = at + size
+    if end > len(data):
+        raise ValueError("it ends too early")
+    return data[at:end], end
 
-    def number(self) -> int:
-        zigzag = shift = 0
-        while True:
-            byte = self._data[self._at]
-            self._at += 1
-            zigzag |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return zigzag >> 1 ^ -(zigzag & 1)
-            shift += 7
 
-    def content(self) -> bytes | None:
-        size = self.number()
-        if size < 0:
-            return None
-        self._at += size
-        return self._data[self._at - size : self._at]
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    if at < len(data) and (byte := data[at]) < 0x80:  # nearly all
+        return byte >> 1 ^ -(byte & 1), at + 1
+    zigzag = shift = 0
+    for byte in data[at : at + _LONGEST_VARINT]:
+        at += 1
+        zigzag |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if byte == 0 and shift:
+                raise ValueError("a number is longer than it needs to be")
+            return zigzag >> 1 ^ -(zigzag & 1), at
+        shift += 7
+    raise ValueError("a number does not end")
 
 
 def join(records: Sequence[bytes]) -> bytes:

@@ -20,7 +20,8 @@ from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 from benchmarks.load import Event, catalog, event, staging_headers
 from benchmarks.ways.emit import Meter, settings_of
 from pipeline.client.stager import Stager
-from pipeline.outbox.row import Row, encode
+from pipeline.outbox.row import encode
+from pipeline.packing import pack
 
 _NOBODY = "127.0.0.1:9"
 
@@ -83,7 +84,9 @@ async def bare(folder: str, count: int) -> dict[str, float]:
     """The group commit alone."""
     fingerprint = catalog("bench").fingerprint
     rows = {
-        one.number: encode(Row(one.id, one.tenant.encode(), one.payload, staging_headers(one, fingerprint)))
+        one.number: encode(
+            one.id, pack((one.tenant.encode(), one.payload, staging_headers(one, fingerprint)))
+        )
         for one in (event(number) for number in range(count))
     }
     commit = GroupCommit(folder)

@@ -6,7 +6,7 @@ Owns: the outcome of a call, and which error says what. Must not know: time limi
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import threading
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -16,15 +16,53 @@ from pipeline.client.event import Event
 from pipeline.client.metering import StageMeter
 from pipeline.errors import ErrorClass, StagingRefused, StagingUnavailable, classify
 from pipeline.kafka.lane import Lane, Parcel
-from pipeline.outbox.row import Row
 from pipeline.packing import PACKED_OVERHEAD
-from pipeline.record import Record
 from pipeline.tracing import StagedSpan
 from pipeline.types import Staged
 
-__all__ = ["Call", "Outcome", "call_of", "failure_of"]
+__all__ = ["Answer", "Call", "Outcome", "call_of", "failure_of"]
 
-Outcome: TypeAlias = "asyncio.Future[Staged] | concurrent.futures.Future[Staged]"
+
+class Answer:
+    """What one thread waits for: the least of a future, for its lock and condition cost more than the call."""
+
+    __slots__ = ("_error", "_given", "_staged")
+
+    def __init__(self) -> None:
+        self._staged: Staged | None = None
+        self._error: Exception | None = None
+        self._given = threading.Lock()
+        self._given.acquire()
+
+    def wait(self, limit_s: float) -> Staged:
+        """Block until it is given. Raises what was given for an error, and `TimeoutError`."""
+        if not self._given.acquire(timeout=limit_s):
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
+        assert self._staged is not None
+        return self._staged
+
+    def done(self) -> bool:
+        """Whether it was given."""
+        return self._staged is not None or self._error is not None
+
+    def cancelled(self) -> bool:
+        """Never: a thread waits until its time is up."""
+        return False
+
+    def set_result(self, staged: Staged) -> None:
+        """The event is durable. To be called once."""
+        self._staged = staged
+        self._given.release()
+
+    def set_exception(self, error: Exception) -> None:
+        """It is not. To be called once."""
+        self._error = error
+        self._given.release()
+
+
+Outcome: TypeAlias = "asyncio.Future[Staged] | Answer"
 """What a task awaits, or a thread waits for. It is only ever set from the stager's event loop."""
 
 _REFUSED: Final = frozenset({ErrorClass.AUTH, ErrorClass.TOPIC_NOT_FOUND})
@@ -44,7 +82,7 @@ class Call(Parcel):
         "meter",
         "outbox",
         "outcome",
-        "row",
+        "packed",
         "span",
         "stored",
     )
@@ -53,20 +91,19 @@ class Call(Parcel):
         self,
         event_id: str,
         key: bytes,
-        record: Record,
-        row: Callable[[], Row],
+        packed: bytes,
         outbox: Outbox,
         outcome: Outcome,
         left_lane: Callable[[Exception | None], None],
         span: StagedSpan | None = None,
     ) -> None:
         # As `Parcel.__init__` does, which would take a third of the time again.
-        self.records = (record,)
+        self.records = (packed,)
         self.deadline = None
-        self.size = len(record) + PACKED_OVERHEAD if type(record) is bytes else None
+        self.size = len(packed) + PACKED_OVERHEAD
         self.retries = self.taken = 0
-        self.row = row
-        """The event as it stands in an outbox."""
+        self.packed = packed
+        """The staging record as a batch takes it (`pipeline.packing`)."""
         self.event_id = event_id
         self.key = key
         self.outbox = outbox
@@ -75,7 +112,7 @@ class Call(Parcel):
         self.lane: Lane | None = None
         """None while it is in no lane yet, or none any more."""
         self.meter: StageMeter | None = None
-        """Counts how it ends; None: nobody does."""
+        """Counts how it fails; None: nobody does."""
         self.acks: Acks | None = None
         """Is told of the acknowledgement; None while it is not on its way."""
         self.span = span
@@ -114,11 +151,9 @@ class Call(Parcel):
         self.left_lane(failure)
 
     def answer(self, staged: Staged) -> None:
-        """The event is durable: tell the caller, if nobody has told anything yet."""
+        """The event is durable, and counted: tell the caller, if nobody has told anything yet."""
         if not self.outcome.done():
             self.outcome.set_result(staged)
-            if self.meter is not None:
-                self.meter.staged(staged.via, self.begun)
             self.end_span()
 
     def fail(self, error: Exception) -> None:
@@ -141,7 +176,6 @@ def call_of(event: Event, outcome: Outcome, left_lane: Callable[[Exception | Non
         event.id,
         event.key,
         event.packed,
-        event.row,
         event.policy.outbox,
         outcome,
         left_lane,

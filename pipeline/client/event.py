@@ -5,7 +5,7 @@ Owns: payload encoding, field checks, the staging headers, the caps. Must not kn
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -19,7 +19,7 @@ from pipeline.client.known import Kind, Kinds, Tenants
 from pipeline.clock import Clock, rfc3339
 from pipeline.errors import EventDisabled, InvalidField, PayloadRefused, RecordTooLarge
 from pipeline.ids import uuid7
-from pipeline.outbox.row import Row
+from pipeline.outbox.row import encode as encode_row
 from pipeline.packing import VARINTS, header_name
 from pipeline.record import Header
 from pipeline.settings import Settings
@@ -41,14 +41,8 @@ class Event(NamedTuple):
     id: str
     key: bytes
     """The partition key (T3)."""
-    value: bytes | None
-    """The payload; None for no data."""
-    common: tuple[Header, ...]
-    """The headers that all events of the definition have."""
-    own: Sequence[Header]
-    """The headers behind those."""
     packed: bytes
-    """The record as a batch takes it (`pipeline.packing`)."""
+    """The record as a batch takes it (`pipeline.packing`); all else about it is read from there."""
     policy: DeliveryPolicy
     definition: EventDefinition
     tenant: str | None
@@ -56,13 +50,18 @@ class Event(NamedTuple):
     """The span of this call, for its caller to end."""
 
     @property
+    def value(self) -> bytes | None:
+        """The payload; None for no data."""
+        return packing.unpack(self.packed)[1]
+
+    @property
     def headers(self) -> list[Header]:
         """The staging headers and the caller's own (S10)."""
-        return [*self.common, *self.own]
+        return [(name, value or b"") for name, value in packing.unpack(self.packed)[2]]
 
-    def row(self) -> Row:
+    def row(self) -> bytes:
         """The event as it stands in an outbox."""
-        return Row(self.id, self.key, self.value, self.headers)
+        return encode_row(self.id, self.packed)
 
 
 class EventChecker:
@@ -103,17 +102,17 @@ class EventChecker:
         event_id = uuid7() if id is None else id
         id_bytes = partition_key = _text("id", event_id)
         time_bytes = rfc3339(self._clock.time()).encode() if time is None else _time(time)
-        own: list[Header] = [(staging.ID, id_bytes), (staging.TIME, time_bytes)]
+        count = kind.header_count
         behind = b""
         if subject is not None and subject != "":
             partition_key = _text("subject", subject)
-            own.append((staging.SUBJECT, partition_key))
+            count += 1
             behind = _SUBJECT_NAME + VARINTS[len(partition_key)] + partition_key
         if tenant is not None and tenant != "":
-            partition_key, tenant_header, tenant_packed = self._tenants[
+            partition_key, tenant_packed = self._tenants[
                 tenant if type(tenant) is str else _str("tenant", tenant)
             ]
-            own.append(tenant_header)
+            count += 1
             behind += tenant_packed
         if kind.system_key is not None:
             partition_key = kind.system_key
@@ -127,7 +126,7 @@ class EventChecker:
         if span is not None and not (headers and any(name in TRACE for name, _ in more)):
             more += span.headers
         if more:
-            own += more
+            count += len(more)
             behind += packing.headers(more)
         packed = b"".join(
             (
@@ -135,7 +134,7 @@ class EventChecker:
                 partition_key,
                 _NO_VALUE if value is None else VARINTS[len(value)],
                 value or b"",
-                VARINTS[len(kind.headers) + len(own)],
+                VARINTS[count],
                 kind.packed,
                 VARINTS[len(id_bytes)],
                 id_bytes,
@@ -148,9 +147,6 @@ class EventChecker:
         event = Event(
             event_id,
             partition_key,
-            value,
-            kind.headers,
-            own,
             packed,
             effective,
             kind.definition,

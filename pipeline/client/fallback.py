@@ -11,18 +11,18 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from pipeline.breaker import Breaker, BreakerPolicy
 from pipeline.client.adoption import Adoption
 from pipeline.client.call import Call, failure_of
 from pipeline.client.direct import DirectPath
+from pipeline.client.metering import StageMeter
 from pipeline.client.relay import Relay
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane
 from pipeline.outbox.errors import NoRoomForOutbox, OutboxUnavailable
-from pipeline.outbox.process import ProcessOutbox, Waiting
+from pipeline.outbox.process import Listener, ProcessOutbox, Told, Waiting
 from pipeline.outbox.row import encode
 from pipeline.outbox.sharing import let_go, shared
 from pipeline.settings import Settings
@@ -43,9 +43,10 @@ class Fallback:
 
     exists = True
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, meter: StageMeter) -> None:
         self._settings = settings
         self._clock = clock
+        self._meter = meter
         self.breaker = Breaker(
             BreakerPolicy(settings.cb_failure_ratio, settings.cb_min_requests, settings.cb_timeout_s)
         )
@@ -146,8 +147,9 @@ class Fallback:
 
     def store(self, call: Call) -> None:
         """Make the event a row; its caller is answered once that is fsynced."""
-        for earlier in self._deserted.pop(call.key, ()):
-            self._append(earlier)
+        if self._deserted:
+            for earlier in self._deserted.pop(call.key, ()):
+                self._append(earlier)
         if not call.stored:
             self._append(call)
 
@@ -157,7 +159,7 @@ class Fallback:
             call.fail(failure_of(call.event_id, self._no_outbox, unknown=call.taken > 0))
             return
         call.stored = True
-        self._outbox.append(call.key, encode(call.row()), partial(self._stored, call))
+        self._outbox.append(call.key, encode(call.event_id, call.packed), call, self._listener)
         self._storing += 1
 
     async def health(self) -> Health:
@@ -219,6 +221,7 @@ class Fallback:
     async def _open(self) -> None:
         directory = Path(self._settings.outbox_dir)
         outbox = await asyncio.to_thread(shared, directory, self._settings.outbox_max_bytes)
+        self._listener = Listener(self._stored)
         self._relay = self._relay_of(outbox)
         self._relay.start()
         self._outbox = outbox
@@ -257,11 +260,17 @@ class Fallback:
                 self.store(call)
         self._direct.admit()
 
-    def _stored(self, call: Call, result: int | OutboxUnavailable) -> None:
-        self._storing -= 1
+    def _stored(self, told: Told[Call]) -> None:
+        self._storing -= len(told)
         if not self._storing:
             self._all_stored.set()
-        if isinstance(result, OutboxUnavailable):
-            call.fail(failure_of(call.event_id, result, unknown=call.taken > 0))
-        else:
-            call.answer(Staged(call.event_id, "outbox", sequence=result))
+        stored = [call.begun for call, result in told if type(result) is int and not call.outcome.done()]
+        self._meter.staged("outbox", *stored)  # before any of their callers goes on
+        for call, result in told:
+            try:
+                if isinstance(result, OutboxUnavailable):
+                    call.fail(failure_of(call.event_id, result, unknown=call.taken > 0))
+                else:
+                    call.answer(Staged(call.event_id, "outbox", None, None, None, result))
+            except Exception:
+                log.exception("outbox.end_not_told id=%r -- please report this", call.event_id)

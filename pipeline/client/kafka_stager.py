@@ -9,14 +9,13 @@ Every call goes through `_accept`. Nothing in it awaits, so that it serves tasks
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 from datetime import datetime
 from threading import get_ident
 
 from catalog import Catalog, OwnTopics
 from pipeline.client.acks import Acks
-from pipeline.client.call import Call, call_of, failure_of
+from pipeline.client.call import Answer, Call, call_of, failure_of
 from pipeline.client.deadlines import Deadlines
 from pipeline.client.direct import DirectPath
 from pipeline.client.event import EventChecker
@@ -32,7 +31,7 @@ from pipeline.errors import ErrorClass, StagerClosed, StagingUnavailable
 from pipeline.kafka.connection import staging_cluster
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.outbox.protocol import Outbox
-from pipeline.outbox.row import decode, encode
+from pipeline.outbox.row import decode
 from pipeline.settings import Settings
 from pipeline.tracing import stage_spans
 from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Shipped, Staged
@@ -73,7 +72,9 @@ class KafkaStager(Stager):
             settings.batch_linger_ms / 1000, settings.batch_max_bytes, settings.compression
         )
         self._producer = Producer(staging_cluster(settings), options, self._clock)
-        self._fallback: OtherWay = Fallback(settings, self._clock) if settings.outbox_dir else NoFallback()
+        self._fallback: OtherWay = (
+            Fallback(settings, self._clock, self._meter) if settings.outbox_dir else NoFallback()
+        )
         self._direct = DirectPath(
             self._producer,
             settings,
@@ -158,11 +159,11 @@ class KafkaStager(Stager):
         event = self._checker.check(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
-        outcome: concurrent.futures.Future[Staged] = concurrent.futures.Future()
+        outcome = Answer()
         call = call_of(event, outcome, self._left_lane)
         self._inbox.post(call, loop)
         try:
-            return outcome.result(self._settings.stage_timeout_s + _LOOP_GRACE_S)
+            return outcome.wait(self._settings.stage_timeout_s + _LOOP_GRACE_S)
         except TimeoutError:
             reason = "the stager's event loop is too busy to answer"
             raise StagingUnavailable(event.id, ErrorClass.NETWORK_TIMEOUT, reason, unknown=True) from None
@@ -185,7 +186,7 @@ class KafkaStager(Stager):
         )
         if event.span is not None:
             event.span.end()
-        return Prepared(event.id, encode(event.row()))
+        return Prepared(event.id, event.row())
 
     async def relay(self, row: bytes) -> Staged:
         """See `Stager.relay`."""
@@ -193,8 +194,7 @@ class KafkaStager(Stager):
         outcome: asyncio.Future[Staged] = loop.create_future()
         # outbox=never: the row has its place in the application's table and needs no second one.
         given = decode(row)
-        record = given.key, given.value, given.headers
-        self._accept(Call(given.id, given.key, record, lambda: given, "never", outcome, self._left_lane))
+        self._accept(Call(given.id, given.key, given.packed, "never", outcome, self._left_lane))
         return await outcome
 
     async def ship(self, outbox: Outbox) -> Shipped:

@@ -18,6 +18,8 @@ from pipeline.settings import Settings
 __all__ = ["Kind", "Kinds", "Tenant", "Tenants"]
 
 _MOST_TENANTS: Final = 65_536
+_OF_EACH: Final = (staging.ID, staging.TIME)
+"""Headers that every event has with a value of its own."""
 
 
 class Kind(NamedTuple):
@@ -26,9 +28,10 @@ class Kind(NamedTuple):
     definition: EventDefinition
     policy: DeliveryPolicy
     """In force where a call overrides nothing."""
-    headers: tuple[Header, ...]
+    header_count: int
+    """How many headers every event has."""
     packed: bytes
-    """Those headers, and the id's up to its value."""
+    """Those that all have in common, and the id's up to its value."""
     validator: PayloadValidator
     system_key: bytes | None
     span_name: str
@@ -57,7 +60,7 @@ class Kinds(dict[str, Kind]):
         kind = self[key] = Kind(
             definition,
             self._catalog.policy(key),
-            headers,
+            len(headers) + len(_OF_EACH),
             packing.headers(headers) + packing.header_name(staging.ID),
             self._catalog.validator(key),
             b"system:" + definition.event_type.encode() if definition.system else None,
@@ -70,7 +73,6 @@ class Tenant(NamedTuple):
     """What all events of one tenant have in common."""
 
     data: bytes
-    header: Header
     packed: bytes
     """The header."""
 
@@ -82,5 +84,5 @@ class Tenants(dict[str, Tenant]):
         data = staging.check_text("tenant", name)
         if len(self) >= _MOST_TENANTS:
             self.clear()
-        tenant = self[name] = Tenant(data, (staging.TENANT, data), packing.header(staging.TENANT, data))
+        tenant = self[name] = Tenant(data, packing.header(staging.TENANT, data))
         return tenant

@@ -27,6 +27,7 @@ from pipeline.kafka.security import SecurityRefused
 from pipeline.outbox.errors import OutboxUnavailable
 from pipeline.outbox.protocol import Outbox, Stored
 from pipeline.outbox.row import BadRow, Row, decode
+from pipeline.packing import PACKED_OVERHEAD
 from pipeline.types import Shipped
 
 __all__ = ["Relay", "Turn"]
@@ -44,7 +45,7 @@ class _RowParcel(Parcel):
     __slots__ = ("_relay", "key", "stored")
 
     def __init__(self, row: Row, stored: Stored, relay: Relay) -> None:
-        super().__init__(((row.key, row.value, row.headers),))
+        super().__init__((row.packed,), size=len(row.packed) + PACKED_OVERHEAD)
         self.key = row.key
         self.stored = stored
         self._relay = relay
@@ -215,9 +216,10 @@ class Relay:
 
     async def _ship(self) -> None:
         if self._lane_of(b"") is None:
-            if self._again is not None:
-                self._again.cancel()  # one is enough, however often there are new rows meanwhile
-            self._again = self._loop.call_later(_LOOK_AGAIN_S, self._wake.set)  # the topic is being learnt
+            if self._again is None:  # one is enough, however often there are new rows meanwhile
+                self._again = self._loop.call_later(
+                    _LOOK_AGAIN_S, self._look_again
+                )  # the topic is being learnt
             return
         if not self._breaker.is_closed:
             await self._probe()
@@ -237,6 +239,10 @@ class Relay:
             self._wake.set()
         elif not self._flying and self._returns == returns:
             self._empty.set()
+
+    def _look_again(self) -> None:
+        self._again = None
+        self._wake.set()
 
     async def _hand_over(self, stored: Stored) -> None:
         try:

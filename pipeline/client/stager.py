@@ -17,7 +17,8 @@ from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import StagerClosed
 from pipeline.ids import uuid7
 from pipeline.outbox.protocol import Outbox
-from pipeline.outbox.row import BadRow, Row, decode, encode
+from pipeline.outbox.row import BadRow, decode, encode
+from pipeline.packing import pack
 from pipeline.settings import Settings
 from pipeline.types import ExtraHeaders, Health, Payload, PolicyArgument, Prepared, Shipped, Staged
 
@@ -225,8 +226,8 @@ class NoopStager(Stager):
     def prepare(self, key: str, payload: Payload, *, id: str | None = None, **_: Any) -> Prepared:  # noqa: A002, ARG002
         """A row without an event; `relay` forgets it."""
         self._check_usable()
-        row = Row(id or uuid7(), b"", None, [])
-        return Prepared(row.id, encode(row))
+        event_id = id or uuid7()
+        return Prepared(event_id, encode(event_id, pack((b"", None, []))))
 
     async def relay(self, row: bytes) -> Staged:
         """Return at once with `via="noop"`; the row may be deleted. Raises `BadRow` for bytes that are no row."""

@@ -15,7 +15,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pipeline.outbox.errors import OutboxDamaged, OutboxUnavailable
 from pipeline.outbox.forks import Inside
@@ -24,7 +24,7 @@ from pipeline.outbox.row import key_of
 from pipeline.outbox.slots import Slot
 from pipeline.outbox.store import RocksStore
 
-__all__ = ["ProcessOutbox", "Told", "Waiting"]
+__all__ = ["Listener", "ProcessOutbox", "Told", "Waiting"]
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +45,22 @@ class Waiting(NamedTuple):
     damage: OutboxDamaged | None
 
 
-Told = Callable[[int | OutboxUnavailable], None]
-"""Hears what became of a row: the sequence under which it is fsynced, or why it is not stored."""
+Told = Sequence[tuple[T, int | OutboxUnavailable]]
+"""What became of rows: of each the sequence under which it is fsynced, or why it is not stored."""
 
 
-_Append = tuple[bytes, bytes, Told, asyncio.AbstractEventLoop]
-"""Key, row, who is told, on which loop."""
+class Listener(Generic[T]):
+    """Hears on the event loop it was made on what becomes of rows, of all of a commit at once."""
+
+    __slots__ = ("loop", "told")
+
+    def __init__(self, told: Callable[[Told[T]], None]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.told = told
+
+
+_Append = tuple[bytes, bytes, Any, Listener[Any]]
+"""Key, row, what the listener knows it by, the listener."""
 
 
 class _Relaying(NamedTuple):
@@ -73,7 +83,8 @@ class ProcessOutbox:
         with self._inside:
             self._store = RocksStore(slot.folder, max_bytes)
             self._inside.close = self._store.close
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._appends: deque[_Append] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._rows_of_key: defaultdict[bytes, int] = defaultdict(int)
@@ -85,20 +96,20 @@ class ProcessOutbox:
         self._thread = threading.Thread(target=self._run, name="stagepost-outbox", daemon=True)
         self._thread.start()
 
-    def append(self, key: bytes, data: bytes, told: Told) -> None:
-        """Store a row; `told` is called on the running loop, with its sequence once it is fsynced.
+    def append(self, key: bytes, data: bytes, name: T, listener: Listener[T]) -> None:
+        """Store a row; the listener is told by that name what became of it, once it is fsynced.
 
-        From this call on, before it is stored, the key has a row. Where `told` hears of `OutboxUnavailable`, the key
-        has one row less again. Raises `OutboxUnavailable` once it is closed.
+        From this call on, before it is stored, the key has a row. Where the listener hears of `OutboxUnavailable`, the
+        key has one row less again. Raises `OutboxUnavailable` once it is closed.
         """
-        item = (key, data, told, asyncio.get_running_loop())
+        item = (key, data, name, listener)
         with self._lock:
             if self._closed:
                 raise OutboxUnavailable(str(self._slot.folder), "it is closed")
             self._rows_of_key[key] += 1
             self._appends.append(item)
             if len(self._appends) == 1:  # else the thread has been told, and has not looked yet
-                self._lock.notify()
+                self._changed.notify()
 
     def rows_of(self, key: bytes) -> float:
         """How many rows of a key wait; infinitely many while the rows of an earlier process are counted."""
@@ -161,7 +172,7 @@ class ProcessOutbox:
             if self._closed:
                 return None
             self._calls.append(ask)
-            self._lock.notify()
+            self._changed.notify()
         try:
             return answer.result(limit_s)
         except (TimeoutError, OutboxUnavailable):
@@ -185,7 +196,7 @@ class ProcessOutbox:
             if not self._thread.is_alive():
                 return
             self._ends.append((loop, end))
-            self._lock.notify()
+            self._changed.notify()
         await end
 
     def _forget(self, keys: Sequence[bytes]) -> None:
@@ -217,15 +228,18 @@ class ProcessOutbox:
             if self._closed:
                 raise OutboxUnavailable(str(self._slot.folder), "it is closed")
             self._calls.append(call)
-            self._lock.notify()
+            self._changed.notify()
         return await done
 
     def _run(self) -> None:
         while True:
             with self._lock:
                 while not (self._appends or self._calls or self._closed) and self._all_counted:
-                    self._lock.wait()
-                appends = [self._appends.popleft() for _ in range(min(len(self._appends), _MAX_GROUP))]
+                    self._changed.wait()
+                if len(self._appends) <= _MAX_GROUP:
+                    appends, self._appends = self._appends, deque()
+                else:
+                    appends = deque(self._appends.popleft() for _ in range(_MAX_GROUP))
                 calls = [self._calls.popleft() for _ in range(len(self._calls))]
                 finished = self._closed and not appends and not calls
             if finished:
@@ -247,12 +261,11 @@ class ProcessOutbox:
             for loop, end in self._ends:
                 _answer(loop, lambda end=end: None if end.done() else end.set_result(None))  # type: ignore[misc]
 
-    def _commit(self, appends: list[_Append]) -> None:
+    def _commit(self, appends: Sequence[_Append]) -> None:
         """One fsync for all; where all together do not fit, each for itself, so that what fits is stored."""
+        results: Sequence[int | OutboxUnavailable]
         try:
-            results: list[int | OutboxUnavailable] = [
-                *self._store.append([data for _, data, _, _ in appends])
-            ]
+            results = self._store.append([data for _, data, _, _ in appends])
         except OutboxUnavailable as error:
             if len(appends) > 1:
                 for item in appends:
@@ -260,13 +273,17 @@ class ProcessOutbox:
                 return
             results = [error]
             self._forget([key for key, _, _, _ in appends])
-        by_loop: defaultdict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
-        for (_, _, told, loop), result in zip(appends, results, strict=True):
-            by_loop[loop].append(partial(told, result))
-        if self._relaying is not None:
-            by_loop[self._relaying.loop].append(self._relaying.wake)
-        for loop, calls in by_loop.items():
-            _answer(loop, partial(_call_all, calls))
+        told: defaultdict[Listener[Any], list[tuple[Any, int | OutboxUnavailable]]] = defaultdict(list)
+        for (_, _, name, listener), result in zip(appends, results, strict=True):
+            told[listener].append((name, result))
+        relaying = self._relaying
+        for listener, rows in told.items():
+            wake = None
+            if relaying is not None and relaying.loop is listener.loop:
+                wake, relaying = relaying.wake, None  # with one wake-up of the loop
+            _answer(listener.loop, partial(_tell, listener, rows, wake))
+        if relaying is not None:
+            _answer(relaying.loop, relaying.wake)
 
     def _count_some(self) -> None:
         """Rows of an earlier process: learn their keys, so that new events queue behind them; a few at a time, for
@@ -275,8 +292,8 @@ class ProcessOutbox:
             rows = self._store.read(self._counted_to, _COUNT_AT_ONCE)
         except OutboxUnavailable as error:
             log.warning("outbox.not_counted error=%r", error)
-            with self._lock:
-                self._lock.wait(_PAUSE_S)
+            with self._changed:
+                self._changed.wait(_PAUSE_S)
             return
         keys = [key_of(row.data) for row in rows if row.sequence <= self._old_rows_end]
         with self._lock:
@@ -286,12 +303,10 @@ class ProcessOutbox:
             self._counted_to = rows[-1].sequence if rows else self._old_rows_end
 
 
-def _call_all(calls: Sequence[Callable[[], None]]) -> None:
-    for call in calls:
-        try:
-            call()
-        except Exception:
-            log.exception("outbox.end_not_told call=%r -- please report this", call)
+def _tell(listener: Listener[T], rows: Told[T], wake: Callable[[], None] | None) -> None:
+    if wake is not None:
+        wake()
+    listener.told(rows)
 
 
 def _answer(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

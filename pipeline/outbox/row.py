@@ -2,27 +2,23 @@
 
 Owns: the format. Must not know: where rows are kept. A row holds the staging record byte for byte.
 
-Version 1: the byte 1; the id, the key, the value and each header's name and value, every one as a 4-byte
-big-endian length and the bytes; the length 0xFFFFFFFF stands for no value. The header count precedes the headers.
+Version 1: the byte 1; the id's length and the id; the staging record as it stands in a batch behind its offset, packed
+(`pipeline.packing`): key, value and headers. Lengths are Kafka's variable-length integers, zigzag.
 """
 
 from __future__ import annotations
 
 import contextlib
-import struct
 from typing import NamedTuple
 
 from pipeline.errors import StagepostError
+from pipeline.packing import VARINTS, content, unpack
 from pipeline.record import Header
-from pipeline.staging import NAMES
 
 __all__ = ["BadRow", "Row", "decode", "encode", "key_of"]
 
 VERSION = 1
-_LENGTH = struct.Struct(">I")
-_NONE = 0xFFFFFFFF
 _VERSION = bytes((VERSION,))
-_SHORT = 4_096
 
 
 class BadRow(StagepostError):
@@ -40,47 +36,18 @@ class Row(NamedTuple):
     key: bytes
     value: bytes | None
     headers: list[Header]
+    packed: bytes
+    """Key, value and headers as a batch takes them."""
 
 
-def encode(row: Row) -> bytes:
-    """The row's bytes."""
-    event_id, key, value, headers = row
+def encode(event_id: str, packed: bytes) -> bytes:
+    """The row of a packed staging record."""
     id_bytes = event_id.encode()
-    parts = [_VERSION, _LENGTHS[len(id_bytes)], id_bytes, _LENGTHS[len(key)], key]
-    parts += (_LENGTHS[_NONE],) if value is None else (_LENGTHS[len(value)], value)
-    parts.append(_LENGTHS[len(headers)])
-    for name, content in headers:
-        parts += _NAMES[name], _LENGTHS[len(content)], content
-    return b"".join(parts)
-
-
-class _Lengths(dict[int, bytes]):
-    """Lengths as they stand in a row. The short ones are remembered."""
-
-    def __missing__(self, length: int) -> bytes:
-        packed = _LENGTH.pack(length)
-        if length < _SHORT:
-            self[length] = packed
-        return packed
-
-
-class _Names(dict[str, bytes]):
-    """Names of headers as they stand in a row. Our own are remembered: nearly all that ever do."""
-
-    def __missing__(self, name: str) -> bytes:
-        encoded = name.encode()
-        packed = _LENGTH.pack(len(encoded)) + encoded
-        if name in NAMES:
-            self[name] = packed
-        return packed
-
-
-_LENGTHS = _Lengths()
-_NAMES = _Names()
+    return b"".join((_VERSION, VARINTS[len(id_bytes)], id_bytes, packed))
 
 
 def decode(data: bytes) -> Row:
-    """The row in these bytes. Raises `BadRow`."""
+    """The row in these bytes. Raises `BadRow` for any that `encode` does not make of a staging record."""
     if not data:
         raise BadRow("it is empty")
     if data[0] != VERSION:
@@ -88,44 +55,28 @@ def decode(data: bytes) -> Row:
             f"it has version {data[0]}, this program knows version {VERSION}: it was written by a newer one"
         )
     try:
-        return _Reader(data).row()
-    except (struct.error, UnicodeDecodeError) as error:
-        raise BadRow("it is damaged") from error
+        event_id, at = content(data, len(_VERSION))
+        packed = data[at:]
+        key, value, raw = unpack(packed)
+        headers = [(_utf8(name), found) for name, found in raw if found is not None]
+        if event_id is None or key is None or len(headers) < len(raw):
+            raise BadRow("it is damaged: what always has a value has none")
+        return Row(event_id.decode(), key, value, headers, packed)
+    except ValueError as error:
+        raise BadRow(f"it is damaged: {error}") from error
+
+
+def _utf8(name: str) -> str:
+    if not name.isascii():
+        name.encode()  # one that was not UTF-8 has surrogates, and is none that we write
+    return name
 
 
 def key_of(data: bytes) -> bytes | None:
-    """The partition key of the row in these bytes; None where they cannot be read."""
-    with contextlib.suppress(BadRow):
-        return decode(data).key
-    return None
-
-
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 1
-
-    def row(self) -> Row:
-        event_id = (self._bytes() or b"").decode()
-        key = self._bytes() or b""
-        value = self._bytes()
-        headers = [((self._bytes() or b"").decode(), self._bytes() or b"") for _ in range(self._length())]
-        if self._at != len(self._data):
-            raise BadRow("it is damaged: bytes are left over")
-        return Row(event_id, key, value, headers)
-
-    def _length(self) -> int:
-        (length,) = _LENGTH.unpack_from(self._data, self._at)
-        self._at += _LENGTH.size
-        return int(length)
-
-    def _bytes(self) -> bytes | None:
-        length = self._length()
-        if length == _NONE:
-            return None
-        end = self._at + length
-        if end > len(self._data):
-            raise BadRow("it is damaged: it ends too early")
-        data = self._data[self._at : end]
-        self._at = end
-        return data
+    """The partition key of the row in these bytes; None where it cannot be read. Looks at nothing behind it."""
+    key = None
+    if data[:1] == _VERSION:
+        with contextlib.suppress(ValueError):
+            _, at = content(data, len(_VERSION))
+            key, _ = content(data, at)
+    return key

@@ -81,7 +81,7 @@ class RocksStore:
         """The highest sequence given so far, 0 before the first."""
         return self._next - 1
 
-    def append(self, rows: Sequence[bytes]) -> list[int]:
+    def append(self, rows: Sequence[bytes]) -> range:
         """Store rows in order, all or none, with one fsync. Returns their sequences; they are durable then.
 
         Once the disk was full, a call is refused at once until there is room again, also for the reserve, which is
@@ -96,7 +96,7 @@ class RocksStore:
         if self._full and not self._has_room(size):
             raise OutboxFull(str(self._folder), "the disk is still full, free some space")
         stamp = row_stamp(time.time())
-        sequences = list(range(self._next, self._next + len(rows)))
+        sequences = range(self._next, self._next + len(rows))
         self._write(
             [(key(ROW, sequence), stamp + row) for sequence, row in zip(sequences, rows, strict=True)]
         )

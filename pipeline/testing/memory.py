@@ -19,7 +19,6 @@ from pipeline.client.stager import Stager, load_catalog
 from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import StagerClosed
 from pipeline.outbox.row import decode as decode_row
-from pipeline.outbox.row import encode as encode_row
 from pipeline.partition import partition_of
 from pipeline.settings import Settings
 from pipeline.staging import check_extra_headers
@@ -110,7 +109,7 @@ class MemoryStager(Stager):
         event = self._checker.check(
             key, payload, tenant=tenant, subject=subject, id=id, time=time, headers=headers
         )
-        return Prepared(event.id, encode_row(event.row()))
+        return Prepared(event.id, event.row())
 
     async def relay(self, row: bytes) -> Staged:
         """Keep the event of a row. Raises `BadRow`."""
@@ -124,10 +123,7 @@ class MemoryStager(Stager):
         event = Event(
             decoded_row.id,
             decoded_row.key,
-            decoded_row.value,
-            (),
-            decoded_row.headers,
-            b"",
+            decoded_row.packed,
             policy,
             definition,
             tenant,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import time
 from collections import deque
 
@@ -194,7 +193,7 @@ async def test_a_thread_that_comes_as_the_loop_has_looked(kafka: Brokers, namesp
     """A call posted between the loop's last look and its return is not forgotten (S7)."""
     async with opened(kafka, namespace) as stager:
         loop = asyncio.get_running_loop()
-        outcome: concurrent.futures.Future[Staged] = concurrent.futures.Future()
+        outcome: asyncio.Future[Staged] = loop.create_future()
 
         class Inbox(deque[Call]):
             """Where a call comes in right after the loop has found it empty."""
@@ -209,4 +208,4 @@ async def test_a_thread_that_comes_as_the_loop_has_looked(kafka: Brokers, namesp
         late = [call_of(event, outcome, stager._left_lane)]
         stager._inbox._calls = Inbox()
         await asyncio.to_thread(stager.stage_blocking, "thing.happened", 1)
-        assert (await asyncio.wait_for(asyncio.wrap_future(outcome), 5)).id == "late"
+        assert (await asyncio.wait_for(outcome, 5)).id == "late"

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.outbox.errors import NoRoomForOutbox, OutboxFull, OutboxUnavailable
-from pipeline.outbox.process import ProcessOutbox
-from pipeline.outbox.row import Row, encode
+from pipeline.outbox.process import Listener, ProcessOutbox, Told
+from pipeline.outbox.row import encode
 from pipeline.outbox.sharing import let_go, shared
 from pipeline.outbox.slots import Orphans, slot_folders, take_slot
 from pipeline.outbox.store import RocksStore
+from pipeline.packing import pack
 
 GIB = 1 << 30
 
@@ -34,20 +35,21 @@ async def outbox(tmp_path: Path) -> AsyncIterator[ProcessOutbox]:
 
 def row(key: bytes, number: int = 0) -> bytes:
     """An encoded row."""
-    return encode(Row(f"id-{number}", key, b"value", [("a", b"b")]))
+    return encode(f"id-{number}", pack((key, b"value", [("a", b"b")])))
 
 
 def append(outbox: ProcessOutbox, key: bytes, data: bytes) -> asyncio.Future[int]:
     """A future of what became of the row."""
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    def told(result: int | OutboxUnavailable) -> None:
-        if isinstance(result, int):
-            future.set_result(result)
-        else:
-            future.set_exception(result)
+    def told(rows: Told[asyncio.Future[int]]) -> None:
+        for name, result in rows:
+            if isinstance(result, int):
+                name.set_result(result)
+            else:
+                name.set_exception(result)
 
-    outbox.append(key, data, told)
+    outbox.append(key, data, future, Listener(told))
     return future
 
 
@@ -89,7 +91,7 @@ async def test_what_does_not_fit_fails_alone(tmp_path: Path) -> None:
     """OUTBOX_MAX_BYTES: in one group commit the rows that fit are stored and only the others fail."""
     outbox = ProcessOutbox(take_slot(tmp_path), 400)
     small = [append(outbox, b"s", row(b"s")) for _ in range(3)]
-    large = append(outbox, b"l", encode(Row("id", b"l", bytes(1_000), [])))
+    large = append(outbox, b"l", encode("id", pack((b"l", bytes(1_000), []))))
     more = append(outbox, b"s", row(b"s"))
     done = await asyncio.gather(*small, large, more, return_exceptions=True)
     assert [type(result) for result in done] == [int, int, int, OutboxFull, int]

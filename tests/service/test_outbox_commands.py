@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from devtools.kafka import Brokers
-from pipeline.outbox.row import encode
 from pipeline.outbox.slots import Slot, take_slot
 from pipeline.outbox.store import RocksStore
 from tests.client import client_events
@@ -30,11 +29,8 @@ runpy.run_module("pipeline", run_name="__main__")
 
 def row(event_id: str) -> bytes:
     """The row of an event."""
-    return encode(
-        client_events.checker(outbox_dir="unused")
-        .check("thing.happened", SECRET, tenant="acme", id=event_id)
-        .row()
-    )
+    checker = client_events.checker(outbox_dir="unused")
+    return checker.check("thing.happened", SECRET, tenant="acme", id=event_id).row()
 
 
 @pytest.fixture

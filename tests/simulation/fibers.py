@@ -11,6 +11,7 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from tests.simulation.machine import Loop
@@ -130,7 +131,11 @@ class Threads:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
 
-    def Condition(self) -> Condition:  # noqa: N802 -- threading's name
+    def Lock(self) -> nullcontext[None]:  # noqa: N802 -- threading's name
+        """A lock of this world: there is nothing to lock."""
+        return nullcontext()
+
+    def Condition(self, _: object) -> Condition:  # noqa: N802 -- threading's name
         """A condition of this world."""
         return Condition(self._loop)
 
