@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
 
 from catalog import OwnTopics
@@ -65,7 +65,8 @@ class Parking:
         self._own = own
         self._open_reader = open_reader
         self._clock = clock
-        self._partitions: dict[int, Partition] = {}
+        self.partitions: dict[int, Partition] = {}
+        """Those that this worker has and knows what is parked of. Changes as they come and go."""
         self._store = Store(own, topics, clock, trim, meter)
         self._watch = Watch(breakers, settings.target_soft_timeout_s)
         self._reached: Counter[str] = Counter()
@@ -78,10 +79,10 @@ class Parking:
         """Say who moves events between lanes and here."""
         self._evict = detour.evict
         self._breakers.on_change = self._changed
-        self._drainer = Drainer(
+        self.drainer = Drainer(
             self._topics,
             self._breakers,
-            self._partitions,
+            self.partitions,
             open_reader=self._open_reader,
             check=self._check,
             detour=detour,
@@ -94,11 +95,11 @@ class Parking:
 
     def diverted(self, number: int) -> Diverted:
         """What of a staging partition may not go its straight way now. Cheap: asked for each batch."""
-        return self._partitions[number].diverted(self._breakers.shut)
+        return self.partitions[number].diverted(self._breakers.shut)
 
     def full(self, number: int) -> str:
         """Why nothing more may be parked from a staging partition; empty where it may."""
-        partition = self._partitions[number]
+        partition = self.partitions[number]
         if partition.bytes < self._settings.park_max_bytes:
             return ""
         names = ", ".join(sorted(backlog.name for backlog in partition))
@@ -106,7 +107,7 @@ class Parking:
 
     def divert(self, number: int, name: str, stray: Stray) -> Parcel | None:
         """Park records, or let them wait in the room of their backlog: then there is no parcel."""
-        partition = self._partitions[number]
+        partition = self.partitions[number]
         backlog = partition.get(name)
         if backlog is None:
             reason = "not known to this worker" if is_skew(name) else self._breakers.reason(name)
@@ -128,7 +129,7 @@ class Parking:
 
     def knows(self, number: int) -> bool:
         """Whether it is known what is parked from a staging partition; it must not be routed before."""
-        return number in self._partitions
+        return number in self.partitions
 
     def when(self, number: int, then: Callable[[], None]) -> None:
         """Call `then` once a partition is known and not full; never, where it is lost before."""
@@ -142,28 +143,28 @@ class Parking:
 
     def stop(self) -> None:
         """The partitions are about to be given away: drain nothing more; what waits in rooms is parked."""
-        self._drainer.stop("the partition is given away")
+        self.drainer.stop("the partition is given away")
 
     async def settle(self) -> None:
         """Wait, without limit, for what is drained right now, and until it is noted how far everything is."""
-        await self._drainer.finished()
-        for partition in list(self._partitions.values()):
+        await self.drainer.finished()
+        for partition in list(self.partitions.values()):
             await self._store.settled(partition)
 
     def let_go(self) -> None:
         """The partitions belong to somebody else."""
         if self._learning is not None:
             self._learning.cancel()
-        self._drainer.let_go()
-        for partition in self._partitions.values():
+        self.drainer.let_go()
+        for partition in self.partitions.values():
             partition.is_ours = False
-        self._partitions.clear()
+        self.partitions.clear()
         self._waiting.clear()
         self._store.let_go()
 
     async def close(self) -> None:
         """End at once."""
-        await self._drainer.close()
+        await self.drainer.close()
         await self._store.close()
         for task in self._tasks:
             task.cancel()
@@ -172,26 +173,16 @@ class Parking:
 
     # -- what errands ask ------------------------------------------------------------------------
 
-    @property
-    def partitions(self) -> Mapping[int, Partition]:
-        """The partitions that this worker has and knows what is parked of. Changes as they come and go."""
-        return self._partitions
-
-    @property
-    def drainer(self) -> Drainer:
-        """Who drains."""
-        return self._drainer
-
     async def noted(self, number: int) -> bool:
         """Wait until it is durable how a partition stands now; false where it was given away meanwhile."""
-        partition = self._partitions.get(number)
+        partition = self.partitions.get(number)
         return partition is not None and await self._store.settled(partition)
 
     # -- what pages ask --------------------------------------------------------------------------
 
     def parked(self) -> list[ParkedState]:
         """A snapshot of all cursors."""
-        states = (backlog.state() for partition in self._partitions.values() for backlog in partition)
+        states = (backlog.state() for partition in self.partitions.values() for backlog in partition)
         return [state for state in states if state is not None]
 
     def standing(self, target: str) -> TargetState:
@@ -216,7 +207,7 @@ class Parking:
 
     def _is_idle(self) -> bool:
         """Whether nothing is parked, shut, under way or waiting."""
-        parked = any(list(partition) for partition in self._partitions.values())
+        parked = any(list(partition) for partition in self.partitions.values())
         under_way = self._reached or self._targets.producer.busy_lanes()
         return not (parked or under_way or self._waiting or self._breakers.shut)
 
@@ -226,7 +217,7 @@ class Parking:
         for target, count in reached.items():
             self._breakers.succeeded(target, count)
         await self._judge(now)
-        self._drainer.tick(now)
+        self.drainer.tick(now)
         waiting, self._waiting = self._waiting, []
         for number, then in waiting:
             if self.knows(number) and not self.full(number):
@@ -235,9 +226,9 @@ class Parking:
                 self._waiting.append((number, then))
         if now >= self._next_save:
             self._next_save = now + _SAVE_S
-            for partition in self._partitions.values():
+            for partition in self.partitions.values():
                 self._store.save(partition)
-            self._store.trim(self._partitions, now)
+            self._store.trim(self.partitions, now)
 
     async def _judge(self, now: float) -> None:
         for finding in self._watch.look(self._targets.producer.busy_lanes(), now):
@@ -251,7 +242,7 @@ class Parking:
             self._evict(finding.target, finding.reason)
 
     async def _own_is_well(self) -> bool:
-        number = next(iter(self._partitions), 0)
+        number = next(iter(self.partitions), 0)
         try:
             await self._own.producer.check(self._topics.parked, number, _OWN_S)
         except Exception as error:  # noqa: BLE001 -- whatever it is: nothing can be parked now
@@ -268,10 +259,10 @@ class Parking:
         state, reason = self._breakers.state(target), self._breakers.reason(target)
         if state is State.CLOSED:
             log.info("breaker.closed target=%s", target)
-            self._drainer.well(target)
+            self.drainer.well(target)
         elif former is State.CLOSED:
             log.error("breaker.opened target=%s reason=%r", target, reason)
-            self._drainer.shut(target, reason)
+            self.drainer.shut(target, reason)
             self._evict(target, reason)
 
     def _open(self, partition: Partition, name: str, reason: str) -> Backlog:
@@ -281,7 +272,7 @@ class Parking:
 
     def _park_all(self, backlog: Backlog, strays: Iterable[Stray]) -> None:
         for stray in strays:
-            self._store.park(self._partitions[backlog.partition], backlog, stray)
+            self._store.park(self.partitions[backlog.partition], backlog, stray)
 
     async def _learn(self, numbers: set[int]) -> None:
         while True:
@@ -294,7 +285,7 @@ class Parking:
                 await asyncio.sleep(_LEARN_AGAIN_S)
         parks_unknown = self._settings.unknown_definition == "park"
         for number, checkpoint in found.items():
-            partition = self._partitions[number] = Partition(number, checkpoint, parks_unknown=parks_unknown)
+            partition = self.partitions[number] = Partition(number, checkpoint, parks_unknown=parks_unknown)
             for backlog in partition:
                 log.info(
                     "parking.learnt partition=%d events=%d name=%r", number, backlog.records, backlog.name
