@@ -112,6 +112,7 @@ class KafkaStager(Stager):
         await self._producer.close(max(0.0, limit - self._clock.monotonic()))
         self._direct_limit.stop()
         self._last_limit.stop()
+        self._inbox.close()
 
     async def stage(
         self,
