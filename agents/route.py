@@ -1,4 +1,4 @@
-"""The routing agent: staging records in, by the batch; everything else is the application's.
+"""The routing agent: staging records in, by the fetch; everything else is the application's.
 
 Owns: the subscription to the staging topic. Must not know: how a batch is delivered.
 """
@@ -24,7 +24,7 @@ def register(application: Application) -> None:
     )
 
     @app.agent(staging, name="stagepost.route", concurrency=1)
-    async def route(batches: Any) -> None:
-        """Hand each batch on. One agent, so that the batches of a partition stay in order."""
-        async for batch in batches:
-            await application.route(batch)
+    async def route(fetches: Any) -> None:
+        """Hand on what each fetch brought. One agent, so that the batches of a partition stay in order."""
+        async for batches in fetches:
+            await application.route(batches)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from faust.types import TP
 from faust.types.transports import TPorTopicSet
 
 from pipeline.record import ReadRecord
+from pipeline.transport.handover import Handover, wait_for
 from pipeline.transport.mended import COMMIT_TIMEOUT_S, MendedConsumer
 from pipeline.transport.progress import Batch, Memory, Progress
 from pipeline.transport.readiness import Facts, PartitionFacts
@@ -40,7 +42,7 @@ _NO_ROOM_S = 0.2
 
 
 class Consumer(MendedConsumer):
-    """Hands out `Batch` objects to the agent of each batch topic; all other topics go Faust's own way."""
+    """Hands out lists of `Batch` objects to the agents of batch topics; all other topics go Faust's own way."""
 
     batch_topics: ClassVar[frozenset[str]] = frozenset()
     drain_timeout_s: ClassVar[float] = 10.0
@@ -55,6 +57,7 @@ class Consumer(MendedConsumer):
         self._fetch = 0
         self._asked_at: float | None = None
         """Since when the thread owes an answer."""
+        self._handover = Handover(self.app)
         self._room = asyncio.Event()
         self._batch_ended = asyncio.Event()
 
@@ -62,6 +65,7 @@ class Consumer(MendedConsumer):
 
     def begin(self, batch: Batch) -> bool:
         """Whether the batch may be worked on; false where its partition was lost, is being lost, or waits."""
+        self._handover.took()
         return self.flow_active and batch.owner.begin(batch)
 
     def finish(self, batch: Batch) -> None:
@@ -132,15 +136,16 @@ class Consumer(MendedConsumer):
         """Fetch, and hand out what was fetched: a list of a batch topic whole."""
         self._thread.check()
         if not self.flow_active:
-            await _wait_for(self.can_resume_flow, _NO_FLOW_S)
+            await wait_for(self.can_resume_flow, _NO_FLOW_S)
             return
         if not len(self._active_partitions):
             self._asked_at = time.monotonic()
             await self._thread.answer()
             self._asked_at = None
             self._room.clear()
-            await _wait_for(self._room, _NO_ROOM_S)
+            await wait_for(self._room, _NO_ROOM_S)
             return
+        await self._handover.taken(_NO_ROOM_S)
         self._fetch += 1
         self._asked_at = time.monotonic()
         self._thread.stretch = _STRETCH if self._memory.is_mostly_free else 1
@@ -150,23 +155,31 @@ class Consumer(MendedConsumer):
         generation = self.app.consumer_generation_id
         if not isinstance(records, Fetched):
             return
-        for fetched, items in records.items():
-            tp = TP(fetched.topic, fetched.partition)
-            if self.is_rebalancing_since(generation):
-                return  # everything is read again from the committed offset
-            if tp.topic in self.batch_topics:
-                await self._hand_out(tp, items, records.before.get(tp), records.after.get(tp))
-            elif tp in self._active_partitions or tp in self._buffered_partitions:
+        fetched = [(TP(at.topic, at.partition), items) for at, items in records.items()]
+        batches = defaultdict[str, list[Batch]](list)
+        for tp, items in fetched:
+            # While it rebalances nothing is handed out: all is read again from the committed offset.
+            if tp.topic in self.batch_topics and not self.is_rebalancing_since(generation):
+                batch = await self._batch_of(tp, items, records.before.get(tp), records.after.get(tp))
+                if batch is not None:
+                    batches[tp.topic].append(batch)
+        for topic, together in batches.items():
+            self._handover.give(topic, together)
+        for tp, items in fetched:
+            if (
+                tp.topic not in self.batch_topics
+                and tp in self._active_partitions | self._buffered_partitions
+            ):
                 await self.hand_out_one_by_one(tp, items, generation)
 
-    async def _hand_out(
+    async def _batch_of(
         self, tp: TP, items: Sequence[ReadRecord], before: int | None, after: int | None
-    ) -> None:
+    ) -> Batch | None:
         progress = self._progress_of(tp)
         first = items[0].offset if before is None else min(before, items[0].offset)
         if progress.cause or tp in self._paused_partitions:
             progress.leave_out(first)
-            return
+            return None
         back_to = progress.must_seek(first, self._fetch)
         if back_to is not None:
             self.jumps += 1
@@ -174,7 +187,7 @@ class Consumer(MendedConsumer):
             await self._go_to(tp, back_to)
             if progress.expected == back_to:
                 progress.stands_at(back_to, self._fetch + 1)
-            return
+            return None
         if progress.expected is not None and first > progress.expected:
             self.log.error(
                 "consumer.hole topic=%s partition=%d from=%d to=%d -- if retention deleted what was there, it was "
@@ -183,12 +196,10 @@ class Consumer(MendedConsumer):
                 progress.expected,
                 first,
             )
-        (channel,) = self.app.topics._tp_index[tp]  # type: ignore[attr-defined]  # noqa: SLF001
         batch = progress.hand_out(items, after)
-        if batch is not None:
-            channel.queue.force_put_nowait(batch)
         if progress.is_full:
             self.on_buffer_full(tp)
+        return batch
 
     def _progress_of(self, tp: TP) -> Progress:
         progress = self.progress.get(tp)
@@ -292,9 +303,3 @@ class Consumer(MendedConsumer):
         if abandoned:
             self.log.warning("consumer.abandoned batches=%d -- the next owner delivers them", len(abandoned))
             self.tenant.abandoned(abandoned)
-
-
-async def _wait_for(event: asyncio.Event, limit_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(limit_s):
-            await event.wait()

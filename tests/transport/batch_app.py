@@ -111,12 +111,13 @@ class BatchApp:
 
         @app.agent(staging, name="stagepost.route", concurrency=1)
         async def route(batches: Any) -> None:
-            async for batch in batches:
-                if app.batches.begin(batch):
-                    self.seen.append(batch)
-                    self.records.extend(batch.records)
-                    self.offsets += [(batch.partition, record.offset) for record in batch.records]
-                    self.on_batch(batch)
+            async for fetched in batches:
+                for batch in fetched:
+                    if app.batches.begin(batch):
+                        self.seen.append(batch)
+                        self.records.extend(batch.records)
+                        self.offsets += [(batch.partition, record.offset) for record in batch.records]
+                        self.on_batch(batch)
 
         return app
 

@@ -28,7 +28,7 @@ from faust.tables.recovery import Recovery
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.web.base import Web
-from mode.utils.queues import FlowControlEvent, FlowControlQueue
+from mode.utils.queues import FlowControlEvent, FlowControlQueue, ThrowableQueue
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -288,9 +288,10 @@ PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
     (
         FlowControlQueue.force_put_nowait,
         "01b8bcc18ad3",
-        "batches",
+        "handover",
         "called: into the agent's queue, whatever its size",
     ),
+    (ThrowableQueue.empty, "b5d3c4060b89", "handover", "asked: whether the agent has taken all"),
     (FlowControlQueue.clear, "d4a020e5d8cf", "batches", "what waits in a queue vanishes"),
     (FlowControlEvent.resume, "703313a62f32", "mended", "clears the queues"),
     (
