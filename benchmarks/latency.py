@@ -3,22 +3,23 @@
 Owns: offering a load, the probes, their percentiles. Must not know: what the worker can do, other contenders.
 
 librdkafka writes the stream to the staging topic at the offered rate, for `stage()` at that rate would need the
-cores that worker and broker run on. Beside it a real stager stages probes, and one consumer reads the one target
-partition they arrive on. A probe's time runs from its call of `stage()` to its arrival at that consumer.
+cores that worker and broker run on; it does so in a process of its own (`ways/stream.py`), for what shared Python's
+lock with it would measure it. Here a real stager stages probes, and one consumer reads the one target partition they
+arrive on. A probe's time runs from its call of `stage()` to its arrival at that consumer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import aiokafka
 
-from benchmarks.load import PARTITIONS, event, staging_headers
+from benchmarks.load import PARTITIONS, event
 from benchmarks.load import catalog as flights
+from benchmarks.programs import Program, environment, python
 from benchmarks.relays import Job, start_worker, targets
 from benchmarks.topics import Topics
 from benchmarks.ways.emit import settings_of
@@ -31,8 +32,7 @@ _NAMESPACE = "latency"
 _PROBES_A_SECOND = 50
 _TENANT = "probe"
 _DEFINITION = "flight.departed"
-_SETTLE_S = 2.0
-_SLICE_S = 0.002
+_SETTLE_S = 3.0
 _QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 
@@ -61,24 +61,26 @@ async def _all(topics: Topics, job: Job, rates: Sequence[float], seconds: float)
             await probes.stage_for(0.5)  # once these have arrived the worker is up
             await probes.all_arrived(60)
             for rate in rates:
-                found += [{"offered_per_s": rate} | await _one(topics, probes, rate, seconds)]
+                found += [{"offered_per_s": rate} | await _one(topics, job.folder, probes, rate, seconds)]
             reading.cancel()
     finally:
         await consumer.stop()
     return found
 
 
-async def _one(topics: Topics, probes: _Probes, rate: float, seconds: float) -> dict[str, float]:
-    stream = _Stream(topics, rate)
-    stream.start()
-    try:
+async def _one(
+    topics: Topics, folder: Path, probes: _Probes, rate: float, seconds: float
+) -> dict[str, float]:
+    staging = [f"{_NAMESPACE}.staging"]
+    command = python("benchmarks.ways.stream", topics.servers, _NAMESPACE, str(rate))
+    with Program(command, environment(), folder / "stream.log") as stream:
         await asyncio.sleep(_SETTLE_S)
         probes.forget()
-        sent, began = stream.sent, time.monotonic()
+        before, began = await asyncio.to_thread(topics.ends, staging), time.monotonic()
         await probes.stage_for(seconds)
-        reached = (stream.sent - sent) / (time.monotonic() - began)
-    finally:
-        stream.stop()
+        after = await asyncio.to_thread(topics.ends, staging)
+        reached = (sum(after.values()) - sum(before.values())) / (time.monotonic() - began)
+        stream.check()
     await probes.all_arrived(60)
     taken = sorted(probes.taken)
     quantiles = {f"p{q * 100:g}_ms": taken[int(len(taken) * q)] * 1_000 for q in _QUANTILES}
@@ -126,37 +128,3 @@ class _Probes:
         async with asyncio.timeout(limit_s):
             while self._began:  # noqa: ASYNC110 -- for the last of many, nothing else would say it simpler
                 await asyncio.sleep(0.05)
-
-
-class _Stream(threading.Thread):
-    """Writes staging records at a steady rate, in slices of 2 ms."""
-
-    def __init__(self, topics: Topics, rate: float) -> None:
-        super().__init__(daemon=True)
-        self.sent = 0
-        self._producer = topics.producer(linger_ms=5)
-        self._rate = rate
-        self._stopped = threading.Event()
-        fingerprint = flights(_NAMESPACE).fingerprint
-        self._records: list[tuple[bytes, str, list[Any]]] = [
-            (one.payload, one.tenant, [*staging_headers(one, fingerprint)])
-            for one in map(event, range(1_024))
-        ]
-
-    def run(self) -> None:
-        """Until stopped."""
-        began, topic = time.monotonic(), f"{_NAMESPACE}.staging"
-        while not self._stopped.is_set():
-            due = int((time.monotonic() - began) * self._rate)
-            while self.sent < due:
-                payload, tenant, headers = self._records[self.sent % len(self._records)]
-                self._producer.produce(topic, payload, tenant, headers=headers)
-                self.sent += 1
-            self._producer.poll(0)
-            time.sleep(_SLICE_S)
-        self._producer.flush(30)
-
-    def stop(self) -> None:
-        """End, with everything written."""
-        self._stopped.set()
-        self.join()
