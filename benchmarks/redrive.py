@@ -4,11 +4,13 @@
 
 Owns: a worker with dead letters, live events with their times, the two figures. Must not know: how a redrive works.
 Fails where fewer than 5,000 events a second go back, or where live events beside 500 a second have a p99 more than a
-fifth higher than without.
+fifth higher than without: the median of several rounds, in turns, for single hiccups of a machine make a p99. A control
+tells how much of that is the delivery of 500 more events a second, whoever stages them.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import sys
@@ -29,7 +31,8 @@ from tests.worker_harness import WorkerProcess
 _NAMESPACE = "redriven"
 _COUNT = 100_000
 _LEAST_PER_S, _MOST_SHARE = 5_000, 1.2
-_LIVE_PER_S, _LIVE_S, _ROUNDS = 200, 15, 3
+_LIVE_PER_S, _LIVE_S, _ROUNDS = 200, 8, 7
+_BESIDE_PER_S, _BURST = 500, 25
 _OFF = {"STREAMING_EVENT_POLICIES": "order.created.enabled=false"}
 _DLQ = f"{_NAMESPACE}.order.created.dlq"
 
@@ -129,7 +132,7 @@ def main() -> int:
             off.terminate()
         with WorkerProcess(bootstrap, _NAMESPACE, catalog=CATALOG) as worker:
             worker.wait_ready()
-            shares = list(_beside(bootstrap, Live(bootstrap)))
+            share = _share(bootstrap, Live(bootstrap))
             left = _COUNT - record_count(bootstrap, f"{_NAMESPACE}.dlq.state")
             cpu_s = _cpu_s(worker)
             _order(bootstrap, "fast", 0.0)
@@ -144,25 +147,71 @@ def main() -> int:
             print(
                 f"{left:,} events redriven, {per_s:,.0f} a second; with delivery {1e6 * cpu:.0f} µs of CPU each"
             )
-    share = statistics.median(shares)
     print(f"p99 of live events beside 500 a second: {share:.2f} of that without")
     return int(per_s < _LEAST_PER_S or share > _MOST_SHARE)
 
 
-def _beside(bootstrap: str, live: Live) -> Iterator[float]:
+def _share(bootstrap: str, live: Live) -> float:
+    """The p99 of live events beside a redrive, as a share of that without; the median of all rounds."""
+    beside, control = [], []
     with live.reading():
         live.p99("warm")
         for number in range(_ROUNDS):
             without = live.p99(f"without-{number}")
-            job = f"slow-{number}"
-            _order(bootstrap, job, 500.0)
-            wait_until(lambda job=job: _progress(bootstrap, job), 60, "its begin")  # type: ignore[misc]
-            beside = live.p99(f"beside-{number}")
-            assert not _has_ended(bootstrap, job), "it was through too early"
-            _order(bootstrap, job, 500.0, Wanted.CANCEL)
-            wait_until(lambda job=job: _has_ended(bootstrap, job), 60, "its end")  # type: ignore[misc]
-            print(f"p99 of live events: {without:.0f} ms, beside 500 a second {beside:.0f} ms", flush=True)
-            yield beside / without
+            with _redrive(bootstrap, f"slow-{number}"):
+                redriven = live.p99(f"beside-{number}")
+            with _staging(bootstrap):
+                staged_anew = live.p99(f"control-{number}")
+            print(
+                f"p99 of live events: {without:.1f} ms, beside {_BESIDE_PER_S} redriven a second {redriven:.1f} ms, "
+                f"beside as many staged {staged_anew:.1f} ms",
+                flush=True,
+            )
+            beside.append(redriven / without)
+            control.append(staged_anew / without)
+    print(f"beside as many staged: {statistics.median(control):.2f} of that without")
+    return statistics.median(beside)
+
+
+@contextmanager
+def _redrive(bootstrap: str, job: str) -> Iterator[None]:
+    """A redrive, from its first word to its last."""
+    _order(bootstrap, job, _BESIDE_PER_S)
+    wait_until(lambda: _progress(bootstrap, job), 60, "its begin")
+    yield
+    assert not _has_ended(bootstrap, job), "it was through too early"
+    _order(bootstrap, job, _BESIDE_PER_S, Wanted.CANCEL)
+    wait_until(lambda: _has_ended(bootstrap, job), 60, "its end")
+    told = _progress(bootstrap, job)
+    per_s = (told[-1].done - told[0].done) / (told[-1].at - told[0].at)
+    assert per_s > 0.9 * _BESIDE_PER_S, f"only {per_s:.0f} a second were redriven"
+
+
+@contextmanager
+def _staging(bootstrap: str) -> Iterator[None]:
+    """Events like those that are redriven, as many and as bunched, staged by another program."""
+    ended = threading.Event()
+
+    def stage() -> None:
+        producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 1})
+        for burst in itertools.count():
+            for number in range(burst * _BURST, (burst + 1) * _BURST):
+                record = staged(f"c{number:06}", {"tenant": b"t%d" % (number % 500)}, value=b"%300d" % number)
+                producer.produce(
+                    f"{_NAMESPACE}.staging", record.value, record.key, burst % 6, headers=list(record.headers)
+                )
+            producer.poll(0)
+            if ended.wait(_BURST / _BESIDE_PER_S):
+                break
+        producer.flush(30)
+
+    thread = threading.Thread(target=stage)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 if __name__ == "__main__":

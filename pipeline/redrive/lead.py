@@ -15,6 +15,7 @@ from pipeline.redrive.index import Index
 from pipeline.redrive.job import Job, JobState, Wanted
 from pipeline.redrive.lease import Lease
 from pipeline.redrive.model import Coordinates
+from pipeline.redrive.pace import Pace
 from pipeline.redrive.page import Pages
 from pipeline.redrive.selection import LetterState, Selection
 
@@ -23,6 +24,8 @@ __all__ = ["Leader", "fitting", "page_size", "selection_of"]
 MAX_PAGE = 1_000
 _PAGE_S = 0.05
 """With a rate, a page is what may go in this time: small pages, so that live events find gaps."""
+_BUSY = 0.6
+"""Over how much of its time a page spreads its work; the rest is for brokers that answer slowly."""
 _TELL_S = 1.0
 _AHEAD, _AHEAD_S = 4_000, 1.0
 """How many letters the index is asked for at once; with a rate, those that may go in this time: a thread that makes
@@ -99,12 +102,14 @@ class Leader:
             while letters and now_wanted() is Wanted.RUN:
                 page = letters[: fitting([letter.size for letter in letters[:window]], _PAGE_BYTES)]
                 letters = letters[len(page) :]
-                count, held = await self._pages.deal_with(job, page)
+                time_s = len(page) / job.rate if job.rate > 0 else 0.0
+                pace = Pace(clock, due, _BUSY * min(_PAGE_S, time_s))
+                count, held = await self._pages.deal_with(job, page, pace)
                 standing.done += count
                 standing.held.update(held)
                 standing.after = Coordinates(page[-1].topic, page[-1].partition, page[-1].offset)
                 if job.rate > 0:  # what was missed is not made up for
-                    due = max(due, clock.monotonic() - _PAGE_S) + len(page) / job.rate
+                    due = max(due, clock.monotonic() - _PAGE_S) + time_s
                 await self._rest(due)
         if wanted is Wanted.PAUSE:
             await self._say(JobState.PAUSED)

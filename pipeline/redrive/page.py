@@ -22,6 +22,7 @@ from pipeline.kafka.cluster import Cluster
 from pipeline.redrive.entry import state_entry
 from pipeline.redrive.job import Job, JobKind
 from pipeline.redrive.model import Coordinates, Letter
+from pipeline.redrive.pace import Pace, steps
 from pipeline.redrive.records import Records
 from pipeline.redrive.restore import Held, NotRedriven, WayBack, omitted_from, way_back
 from pipeline.redrive.selection import LetterState
@@ -45,16 +46,42 @@ class Pages:
         self._records = records
         self._max_redrives = max_redrives
 
-    async def deal_with(self, job: Job, letters: Sequence[Letter]) -> Outcome:
-        """Do what the job says with these letters, in their order; all of it is durable when this returns."""
+    async def deal_with(self, job: Job, letters: Sequence[Letter], pace: Pace) -> Outcome:
+        """Do what the job says with these letters, in their order, a redrive at this pace; all of it is durable when
+        this returns."""
         if job.kind is JobKind.DISCARD:
             await self._discard(job, letters)
             await self._end(job, [_place(letter) for letter in letters], LetterState.DISCARDED)
             return len(letters), {}
-        records = await self._records.read(map(_place, letters))
-        originals = await self._originals(records)
         held: Counter[str] = Counter()
         ways: dict[str, list[tuple[Coordinates, WayBack]]] = {}
+        for share, step in steps(letters):
+            await self._make_ready(step, ways, held)
+            await pace.reach(share / 2)
+        count = 0
+        for topic, of_topic in ways.items():
+            try:
+                refusals = await ship(self._own, topic, [(way.partition, way.record) for _, way in of_topic])
+            except UnknownTopicOrPartitionError:
+                held[Held.NO_TOPIC] += len(of_topic)
+                continue
+            await pace.reach(1.0)  # the worker delivers now what has just been sent
+            sent = [place for index, (place, _) in enumerate(of_topic) if index not in refusals]
+            await self._end(job, sent, LetterState.REDRIVEN)
+            count += len(sent)
+            if refusals:
+                held[Held.REFUSED] += len(refusals)
+        return count, held
+
+    async def _make_ready(
+        self,
+        letters: Sequence[Letter],
+        ways: dict[str, list[tuple[Coordinates, WayBack]]],
+        held: Counter[str],
+    ) -> None:
+        """Read these letters: their way back is added to those of its topic, why there is none to what is held."""
+        records = await self._records.read(map(_place, letters))
+        originals = await self._originals(records)
         for letter in letters:
             place = _place(letter)
             try:
@@ -63,19 +90,6 @@ class Pages:
                 held[error.why] += 1
             else:
                 ways.setdefault(way.topic, []).append((place, way))
-        count = 0
-        for topic, of_topic in ways.items():
-            try:
-                refusals = await ship(self._own, topic, [(way.partition, way.record) for _, way in of_topic])
-            except UnknownTopicOrPartitionError:
-                held[Held.NO_TOPIC] += len(of_topic)
-                continue
-            sent = [place for index, (place, _) in enumerate(of_topic) if index not in refusals]
-            await self._end(job, sent, LetterState.REDRIVEN)
-            count += len(sent)
-            if refusals:
-                held[Held.REFUSED] += len(refusals)
-        return count, held
 
     def _way_back(self, letter: Letter, record: Any, original: Any) -> WayBack:
         if record is None:

@@ -12,6 +12,7 @@ from pipeline.redrive.coordinate import coordinate
 from pipeline.redrive.job import Claim, JobKind, JobState, NoSuchJob, Order, Part, Progress, Wanted, read_told
 from pipeline.redrive.lead import fitting, look_ahead, page_size
 from pipeline.redrive.lease import Lease
+from pipeline.redrive.pace import Pace, steps
 from pipeline.testing import SteppingClock
 
 TOPIC = {"topic": "a.dlq"}
@@ -155,6 +156,29 @@ def test_how_much_a_leader_has_in_hand() -> None:
     assert [page_size(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [1_000, 1, 25, 1_000]
     assert [look_ahead(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [4_000, 1, 500, 4_000]
     assert [fitting(sizes, 10) for sizes in ([], [99], [4, 6, 1], [4, 7])] == [0, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, []), (1, [1]), (7, [2, 2, 2, 1]), (25, [5] * 5), (1_000, [200] * 5)]
+)
+def test_a_page_is_made_ready_in_a_few_steps(count: int, sizes: list[int]) -> None:
+    """Q5: live events find gaps: no step is more than a fifth of a page, and each letter is in one, in order."""
+    made = list(steps(range(count)))
+    assert [len(step) for _, step in made] == sizes
+    assert [number for _, step in made for number in step] == list(range(count))
+    assert [share for share, _ in made][-1:] == ([1.0] if count else [])
+
+
+async def test_steps_have_their_place_in_the_time_of_a_page() -> None:
+    """Q5: a step waits until its share of the time is over; one that is late, or of a job without a rate, waits for
+    nothing, so that the rate is kept."""
+    clock = SteppingClock()
+    pace = Pace(clock, clock.monotonic(), 10.0)
+    assert [pace.wait_s(share) for share in (0.0, 0.5, 1.0)] == [0.0, 5.0, 10.0]
+    clock.step(7.0)
+    assert [pace.wait_s(share) for share in (0.5, 1.0)] == [0.0, 3.0]
+    assert Pace(clock, clock.monotonic() - 1.0, 0.0).wait_s(1.0) == 0.0
+    await pace.reach(0.5)
 
 
 def part(partition: int, state: JobState = JobState.RUNNING, worker: str = "w1", done: int = 3) -> Part:
