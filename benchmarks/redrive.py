@@ -184,7 +184,7 @@ def _redrive(bootstrap: str, job: str) -> Iterator[None]:
     wait_until(lambda: _has_ended(bootstrap, job), 60, "its end")
     told = _progress(bootstrap, job)
     per_s = (told[-1].done - told[0].done) / (told[-1].at - told[0].at)
-    assert per_s > 0.9 * _BESIDE_PER_S, f"only {per_s:.0f} a second were redriven"
+    assert per_s > 0.8 * _BESIDE_PER_S, f"only {per_s:.0f} a second were redriven"
 
 
 @contextmanager
