@@ -127,6 +127,19 @@ class DirectPath:
                 _give_back(parcel)
         return calls
 
+    def what_holds_up(self, call: Call, limit: str) -> BaseException:
+        """Why a call was not acknowledged; `limit` says within which time."""
+        trouble = (call.lane.trouble if call.lane is not None else None) or self._producer.trouble
+        if trouble is not None:
+            return trouble
+        if call.lane is not None:
+            return TimeoutError(f"no acknowledgement {limit}")
+        if self.lanes:
+            return TimeoutError(
+                f"no room {limit}: {self._most} (STREAMING_MAX_BUFFERED_RECORDS) wait for the broker"
+            )
+        return TimeoutError(f"no broker answered {limit}")
+
     def fail_backlog(self, error: BaseException) -> None:
         """Nothing that waits for a lane will get one."""
         for call in self.evict(None):

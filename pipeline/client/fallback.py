@@ -22,9 +22,10 @@ from pipeline.client.relay import Relay
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane
 from pipeline.outbox.errors import NoRoomForOutbox, OutboxUnavailable
-from pipeline.outbox.process import Listener, ProcessOutbox, Told, Waiting
+from pipeline.outbox.process import ProcessOutbox, Waiting
 from pipeline.outbox.row import encode
 from pipeline.outbox.sharing import let_go, shared
+from pipeline.outbox.telling import Listener, Told
 from pipeline.settings import Settings
 from pipeline.types import Health, Staged
 

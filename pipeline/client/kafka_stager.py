@@ -254,8 +254,6 @@ class KafkaStager(Stager):
             )
         return loop
 
-    # --- on the event loop: what becomes of a call
-
     def _accept(self, call: Call) -> None:
         if self._closed:
             call.fail(StagerClosed())
@@ -281,8 +279,6 @@ class KafkaStager(Stager):
             self._failure = (self._clock.monotonic(), failure)
         self._direct.left_lane()
 
-    # --- the time limit of S7
-
     def _overdue(self, call: Call) -> None:
         """The direct way took too long: the other way, where the call may go there."""
         self._last_limit.add(call, self._clock.monotonic())
@@ -300,14 +296,4 @@ class KafkaStager(Stager):
         limit = f"within {self._settings.stage_timeout_s:g} s (STREAMING_STAGE_TIMEOUT_S)"
         if call.stored:
             return TimeoutError(f"the outbox has not answered {limit}")
-        trouble = (call.lane.trouble if call.lane is not None else None) or self._producer.trouble
-        if trouble is not None:
-            return trouble
-        if call.lane is not None:
-            return TimeoutError(f"no acknowledgement {limit}")
-        if self._direct.lanes:
-            count = self._settings.max_buffered_records
-            return TimeoutError(
-                f"no room {limit}: {count} (STREAMING_MAX_BUFFERED_RECORDS) wait for the broker"
-            )
-        return TimeoutError(f"no broker answered {limit}")
+        return self._direct.what_holds_up(call, limit)

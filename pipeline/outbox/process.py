@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import logging
 import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pipeline.outbox.errors import OutboxDamaged, OutboxUnavailable
 from pipeline.outbox.forks import Inside
@@ -23,8 +22,9 @@ from pipeline.outbox.protocol import Stored
 from pipeline.outbox.row import key_of
 from pipeline.outbox.slots import Slot
 from pipeline.outbox.store import RocksStore
+from pipeline.outbox.telling import Listener, call_on, tell
 
-__all__ = ["Listener", "ProcessOutbox", "Told", "Waiting"]
+__all__ = ["ProcessOutbox", "Waiting"]
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +43,6 @@ class Waiting(NamedTuple):
     oldest: float | None
     set_aside: int
     damage: OutboxDamaged | None
-
-
-Told = Sequence[tuple[T, int | OutboxUnavailable]]
-"""What became of rows: of each the sequence under which it is fsynced, or why it is not stored."""
-
-
-class Listener(Generic[T]):
-    """Hears on the event loop it was made on what becomes of rows, of all of a commit at once."""
-
-    __slots__ = ("loop", "told")
-
-    def __init__(self, told: Callable[[Told[T]], None]) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.told = told
 
 
 _Append = tuple[bytes, bytes, Any, Listener[Any]]
@@ -220,9 +206,9 @@ class ProcessOutbox:
             try:
                 result = work()
             except Exception as error:  # noqa: BLE001 -- carried to the caller
-                _answer(loop, lambda error=error: None if done.done() else done.set_exception(error))  # type: ignore[misc]
+                call_on(loop, lambda error=error: None if done.done() else done.set_exception(error))  # type: ignore[misc]
             else:
-                _answer(loop, lambda: None if done.done() else done.set_result(result))
+                call_on(loop, lambda: None if done.done() else done.set_result(result))
 
         with self._lock:
             if self._closed:
@@ -259,7 +245,7 @@ class ProcessOutbox:
         self._slot.release()
         with self._lock:
             for loop, end in self._ends:
-                _answer(loop, lambda end=end: None if end.done() else end.set_result(None))  # type: ignore[misc]
+                call_on(loop, lambda end=end: None if end.done() else end.set_result(None))  # type: ignore[misc]
 
     def _commit(self, appends: Sequence[_Append]) -> None:
         """One fsync for all; where all together do not fit, each for itself, so that what fits is stored."""
@@ -281,9 +267,9 @@ class ProcessOutbox:
             wake = None
             if relaying is not None and relaying.loop is listener.loop:
                 wake, relaying = relaying.wake, None  # with one wake-up of the loop
-            _answer(listener.loop, partial(_tell, listener, rows, wake))
+            call_on(listener.loop, partial(tell, listener, rows, wake))
         if relaying is not None:
-            _answer(relaying.loop, relaying.wake)
+            call_on(relaying.loop, relaying.wake)
 
     def _count_some(self) -> None:
         """Rows of an earlier process: learn their keys, so that new events queue behind them; a few at a time, for
@@ -301,14 +287,3 @@ class ProcessOutbox:
                 if key is not None:  # a row that cannot be read is set aside by whoever ships
                     self._rows_of_key[key] += 1
             self._counted_to = rows[-1].sequence if rows else self._old_rows_end
-
-
-def _tell(listener: Listener[T], rows: Told[T], wake: Callable[[], None] | None) -> None:
-    if wake is not None:
-        wake()
-    listener.told(rows)
-
-
-def _answer(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-        loop.call_soon_threadsafe(call)

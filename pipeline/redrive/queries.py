@@ -90,11 +90,7 @@ class Queries:
 
     def letter(self, place: Coordinates) -> Letter | None:
         """The letter that lies there, if it is known."""
-        rows = self._all(
-            f"SELECT {_LETTER} FROM letter l {_JOINED} WHERE l.topic = ? AND l.partition = ? AND l.offset = ?",
-            (topic_number(place.topic), place.partition, place.offset),
-        )
-        return _letter(rows[0]) if rows else None
+        return self._at(topic_number(place.topic), place.partition, place.offset)
 
     def preview(self, selection: Selection, max_redrives: int) -> Preview:
         """How many letters a job would meet, of which kinds."""
@@ -252,14 +248,15 @@ class Queries:
                     (kind, state, *wanted.parameters, limit),
                 )
         places.sort(reverse=True)
-        found = []
-        for _, topic, partition, offset in places[:limit]:
-            (row,) = self._all(
-                f"SELECT {_LETTER} FROM letter l {_JOINED} WHERE l.topic = ? AND l.partition = ? AND l.offset = ?",
-                (topic, partition, offset),
-            )
-            found.append(_letter(row))
-        return found
+        found = [self._at(*place) for _, *place in places[:limit]]
+        return [letter for letter in found if letter is not None]
+
+    def _at(self, topic: int, partition: int, offset: int) -> Letter | None:
+        rows = self._all(
+            f"SELECT {_LETTER} FROM letter l {_JOINED} WHERE l.topic = ? AND l.partition = ? AND l.offset = ?",
+            (topic, partition, offset),
+        )
+        return _letter(rows[0]) if rows else None
 
     def _all(self, statement: str, parameters: Sequence[int | float | str] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -282,13 +279,7 @@ def _letter(row: Sequence[Any]) -> Letter:
 
 
 def _group(row: Sequence[Any]) -> Group:
-    topic, fingerprint, error_class, message, definition, version, disposition, count, tenants, *rest = row[
-        :12
-    ]
-    names = tuple(json.loads(tenants))
-    return Group(
-        topic, fingerprint, error_class, message, definition, version, disposition, count, names, *rest
-    )
+    return Group(*(*row[:8], tuple(json.loads(row[8])), *row[9:12]))
 
 
 def _summary(name: str, rows: Sequence[tuple[Any, ...]]) -> TopicSummary:

@@ -116,12 +116,8 @@ class Consumer(MendedConsumer):
         partitions = []
         for tp in sorted(tp for tp in self._thread.held() if tp.topic in self.batch_topics):
             progress = self.progress.get(tp) or Progress(*tp, AHEAD, self._memory)
-            done, committed, end = (
-                progress.committable,
-                self._committed_offset.get(tp),
-                self._thread.end_of(tp),
-            )
-            begun = progress.unfinished_from
+            done, begun = progress.committable, progress.unfinished_from
+            committed, end = self._committed_offset.get(tp), self._thread.end_of(tp)
             uncommitted = None if done is None or (committed is not None and committed >= done) else done
             first = next((offset for offset in (committed, begun, end) if offset is not None), 0)
             lag = None if end is None else max(0, end - first)
@@ -166,10 +162,8 @@ class Consumer(MendedConsumer):
         for topic, together in batches.items():
             self._handover.give(topic, together)
         for tp, items in fetched:
-            if (
-                tp.topic not in self.batch_topics
-                and tp in self._active_partitions | self._buffered_partitions
-            ):
+            is_ours = tp in self._active_partitions or tp in self._buffered_partitions
+            if tp.topic not in self.batch_topics and is_ours:
                 await self.hand_out_one_by_one(tp, items, generation)
 
     async def _batch_of(

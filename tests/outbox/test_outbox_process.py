@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.outbox.errors import NoRoomForOutbox, OutboxFull, OutboxUnavailable
-from pipeline.outbox.process import Listener, ProcessOutbox, Told
+from pipeline.outbox.process import ProcessOutbox
 from pipeline.outbox.row import encode
 from pipeline.outbox.sharing import let_go, shared
 from pipeline.outbox.slots import Orphans, slot_folders, take_slot
 from pipeline.outbox.store import RocksStore
+from pipeline.outbox.telling import Listener, Told
 from pipeline.packing import pack
 
 GIB = 1 << 30
