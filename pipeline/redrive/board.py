@@ -162,6 +162,9 @@ def _job(entry: _Entry) -> Job:
         state = JobState.RUNNING
     else:
         state = JobState.PAUSED if order.want is Wanted.PAUSE else JobState.WAITING
+    total = progress.total if progress else None
+    if total is None and order.kind.is_about_parked:
+        total = order.count
     return Job(
         id=order.job,
         kind=order.kind,
@@ -172,7 +175,7 @@ def _job(entry: _Entry) -> Job:
         created_at=order.at,
         state=state,
         want=order.want,
-        total=progress.total if progress else None,
+        total=total,
         done=progress.done if progress else 0,
         held=progress.held if progress else {},
         after=Coordinates(*progress.after) if progress and progress.after else None,

@@ -125,6 +125,8 @@ class Order(_Told):
     reason: str
     at: float
     want: Wanted = Wanted.RUN
+    count: int | None = None
+    """How many it was seen to meet when it was ordered; None where nobody looked."""
 
     @property
     def key(self) -> str:
@@ -242,7 +244,8 @@ class Job:
     state: JobState
     want: Wanted = Wanted.RUN
     total: int | None = None
-    """How many were selected when it began; None: it has not begun."""
+    """How many were selected when it began; None: it has not begun. Of what is parked, until its end, how many were
+    seen when it was ordered, where its parts cannot tell."""
     done: int = 0
     held: Mapping[str, int] = field(default_factory=dict)
     """How many were left as they are, by reason."""

@@ -108,6 +108,7 @@ class Redrive(Reading):
             by=by,
             reason=reason,
             at=self._clock.time(),
+            count=count,
         )
         facts: dict[str, JsonValue] = {"selection": dict(order.selection), "rate": rate, "reason": reason}
         if count is not None:

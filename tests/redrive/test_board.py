@@ -242,3 +242,16 @@ async def test_a_job_about_what_is_parked_ends_with_its_last_part() -> None:
     board.take(part(1, JobState.CANCELLED, done=0), 0.0)
     await lead()
     assert audited[1:] == [(JobState.CANCELLED, 3, {})]
+
+
+def test_of_what_is_parked_it_is_told_how_many_were_seen() -> None:
+    """O2: where the owners of partitions cannot tell how many a choice meets, progress is of as many as were seen when
+    the job was ordered, until the end says how many there were."""
+    counted = order("p").model_copy(update={"kind": JobKind.MOVE_ON, "count": 12})
+    silent = progress("p", 1).model_copy(update={"total": None})
+    board = told(counted, claim("p", 1), silent)
+    assert (board.job("p").total, board.job("p").left) == (12, 8)
+    board.take(progress("p", 1, JobState.DONE), 1.0)
+    assert board.job("p").total == 10
+    redrive = order("r").model_copy(update={"count": 12})
+    assert told(redrive, claim("r", 1)).job("r").total is None
