@@ -97,9 +97,9 @@ class Topics:
         """Where each partition ends now."""
         latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         wanted = {TopicPartition(name, p): latest for name in names for p in range(partitions)}
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + 60
         while True:
-            asked = self._admin.list_offsets(wanted, request_timeout=30)
+            asked = self._admin.list_offsets(wanted, request_timeout=5)
             try:
                 return {(at.topic, at.partition): done.result().offset for at, done in asked.items()}
             except KafkaException:  # librdkafka may not know the leaders of new topics yet

@@ -24,13 +24,13 @@ from pipeline.client.inbox import Inbox
 from pipeline.client.metering import StageMeter
 from pipeline.client.other_way import NoFallback, OtherWay, check_no_outbox_is_needed
 from pipeline.client.probe import broker_health, of_both_ways, outbox_health
-from pipeline.client.relay import Relay, Turn
+from pipeline.client.relay import Relay
 from pipeline.client.stager import Stager, load_catalog
 from pipeline.clock import SYSTEM_CLOCK, Clock
 from pipeline.errors import ErrorClass, StagerClosed, StagingUnavailable
 from pipeline.kafka.connection import staging_cluster
 from pipeline.kafka.producer import Producer, ProducerOptions
-from pipeline.outbox.protocol import Outbox
+from pipeline.outbox.protocol import Outbox, Turn
 from pipeline.outbox.row import decode
 from pipeline.settings import Settings
 from pipeline.tracing import stage_spans

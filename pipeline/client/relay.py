@@ -15,7 +15,6 @@ import contextlib
 import logging
 from collections import defaultdict, deque
 from collections.abc import Callable
-from typing import Protocol
 
 from aiokafka.errors import KafkaError
 
@@ -25,12 +24,12 @@ from pipeline.kafka.lane import Lane, Parcel
 from pipeline.kafka.producer import Producer
 from pipeline.kafka.security import SecurityRefused
 from pipeline.outbox.errors import OutboxUnavailable
-from pipeline.outbox.protocol import Outbox, Stored
+from pipeline.outbox.protocol import Outbox, Stored, Turn
 from pipeline.outbox.row import BadRow, Row, decode
 from pipeline.packing import PACKED_OVERHEAD
 from pipeline.types import Shipped
 
-__all__ = ["Relay", "Turn"]
+__all__ = ["Relay"]
 
 log = logging.getLogger(__name__)
 
@@ -61,18 +60,6 @@ class _RowParcel(Parcel):
     def given_up(self, first: int, count: int, error: BaseException) -> None:  # noqa: ARG002
         """The lane was emptied: the row is still stored and will be read again."""
         self._relay.returned(self)
-
-
-class Turn(Protocol):
-    """Of several relays that could ship an outbox, one does at a time, so that its order holds."""
-
-    def claim_relay(self, wake: Callable[[], None], loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether it is the caller's turn; `wake` is called on this loop when there are new rows."""
-        ...
-
-    def leave_relay(self, wake: Callable[[], None]) -> None:
-        """The caller ships no more."""
-        ...
 
 
 class Relay:
@@ -149,14 +136,25 @@ class Relay:
         Raises what the outbox raised, if that ended the relay.
         """
         assert self._task is not None, "the relay was not started"
-        empty = asyncio.create_task(self._empty.wait())
-        try:
-            await asyncio.wait([empty, self._task], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            empty.cancel()
-        if self._task.done():
-            self._task.result()
+        while not await self._is_empty():
+            self._empty.clear()
+            empty = asyncio.create_task(self._empty.wait())
+            try:  # looks again, for another stager of the process may be the one that ships
+                await asyncio.wait(
+                    [empty, self._task], timeout=_LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                empty.cancel()
+            if self._task.done():
+                self._task.result()
         return Shipped(*self._done)
+
+    async def _is_empty(self) -> bool:
+        """Whether no row waits now, on its way or not; false where the outbox does not say."""
+        with contextlib.suppress(OutboxUnavailable):
+            async with self._changing:  # what was shipped and deleted is counted then
+                return not await self._outbox.read(0, 1)
+        return False
 
     def wake(self) -> None:
         """There is something new: a row, a closed breaker, a staging topic that is known now."""

@@ -1,14 +1,15 @@
 """What an outbox is, whatever it is made of: rows in order that wait to be shipped (S11).
 
-Owns: the protocol. Must not know: RocksDB, which is one implementation, or any database, which may be another.
+Owns: the protocols. Must not know: RocksDB, which is one implementation, or any database, which may be another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["Outbox", "Stored"]
+__all__ = ["Outbox", "Stored", "Turn"]
 
 
 class Stored(NamedTuple):
@@ -36,4 +37,16 @@ class Outbox(Protocol):
 
     async def set_aside(self, row: Stored, reason: str) -> None:
         """Keep a row that can never be shipped out of the way, with the reason; `read` gives it no more."""
+        ...
+
+
+class Turn(Protocol):
+    """Of several relays that could ship an outbox, one does at a time, so that its order holds."""
+
+    def claim_relay(self, wake: Callable[[], None], loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it is the caller's turn; `wake` is called on this loop when there are new rows."""
+        ...
+
+    def leave_relay(self, wake: Callable[[], None]) -> None:
+        """The caller ships no more."""
         ...

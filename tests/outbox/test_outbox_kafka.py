@@ -215,6 +215,28 @@ async def test_a_clean_stop_sends_no_row_twice(
     assert sorted(record.value for record in records if record.value) == [b'{"n":0}', b'{"n":1}']
 
 
+async def test_a_drain_waits_for_what_is_stored_since_the_last(
+    kafka: Brokers, namespace: str, tmp_path: Path
+) -> None:
+    """S6: drain_outbox() returns when no row waits, also where none waited before; so it does while no broker
+    answers, and for a stager that leaves the shipping to another of its process."""
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, stage_timeout_s=10)
+    always = {"outbox": "always"}
+    staged = 0
+    async with stager_of(settings) as stager, stager_of(settings) as another:
+        for _ in range(3):
+            for one in (stager, another):
+                await one.drain_outbox()
+                for number in range(staged, staged + 20):
+                    await stage(stager, "k", number, policy=always)
+                staged += 20
+                await one.drain_outbox()
+                found = await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace)
+                assert found == {"k": [*range(staged)]}
+    async with asyncio.timeout(10), stager_of(settings_of("127.0.0.1:9", namespace, tmp_path)) as alone:
+        await alone.drain_outbox()
+
+
 async def test_always_never_and_what_a_broker_refuses(
     own_kafka: Cluster, namespace: str, tmp_path: Path
 ) -> None:

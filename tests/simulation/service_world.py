@@ -75,6 +75,8 @@ class ServiceWorld(World):
             program.silent = True
         damaged = [decode(row).id for row in self.disk.damaged]
         missing = sorted(set(self.oracle.missing) - set(damaged))
+        # A row that rots once the relay has read it is shipped as it was.
+        lost = len(set(self.oracle.missing) & set(damaged))
         if missing:
             return f"{len(missing)} events are not on the staging topic: {missing[:5]}"
         if any(call.answer == "" and self._is_alive(call.caller[0]) for call in self.oracle.calls.values()):
@@ -83,7 +85,7 @@ class ServiceWorld(World):
         aside = sum(row.startswith(ASIDE) for row in rows)
         if len(rows) > aside:
             return f"{len(rows) - aside} rows are left"
-        if aside != len(damaged):
+        if not lost <= aside <= len(damaged):
             return f"{aside} rows are set aside, and {damaged} were damaged"
         self.oracle.check_order()
         return ""
