@@ -17,7 +17,7 @@ from typing import Any
 from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.protocol.api import Request, Response
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
@@ -33,6 +33,25 @@ log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 10.0
 """A request without an answer for this long is lost: its connection is closed, the request repeated on another."""
+
+
+class _BriefConnection(AIOKafkaConnection):  # type: ignore[misc]
+    """A connection for one question. It ends at once: TLS's farewell would leave it open after who asked has gone."""
+
+    def close(
+        self, reason: CloseReason | None = None, exc: BaseException | None = None
+    ) -> asyncio.Future[None]:
+        if self._writer is not None:
+            self._writer.transport.abort()
+        closed: asyncio.Future[None] = super().close(reason, exc)
+        return closed
+
+
+async def create_conn(host: str, port: int, **options: Any) -> AIOKafkaConnection:
+    """Connect. Raises a `KafkaError` or an `OSError`."""
+    connection = _BriefConnection(host, port, **options)
+    await connection.connect()
+    return connection
 
 
 class Client(AIOKafkaClient):  # type: ignore[misc]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import logging
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,6 +183,25 @@ async def test_what_does_not_fit(secure: SecureKafka, what: str, caplog: pytest.
     assert error.variable == variable.replace("STREAMING_", "STREAMING_TARGET_")
     shown = f"{error!r}{error}{settings!r}{caplog.text}"
     assert not [word for word in (WRONG, *secure.passwords.values()) if word in shown]
+
+
+@pytest.mark.parametrize("what", ["SASL where none is", "wrong password, PLAIN", "ours expired", "right"])
+def test_what_was_asked_once_leaves_nothing_open(secure: SecureKafka, what: str) -> None:
+    """O2: a command whose loop ends right after it has asked leaves no connection behind that waits for TLS's
+    farewell, whatever the answer was."""
+    listener, makes_env, *_ = REFUSED.get(what, ("TLS", lambda kafka, _: kafka.tls()))
+    settings = settings_of(secure.at(listener), makes_env(secure, secure.authority))
+
+    async def ask() -> None:
+        with contextlib.suppress(SecurityRefused):
+            await staging_cluster(settings).check()
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(5):
+            asyncio.run(ask())
+            gc.collect()
+    assert [str(warning.message) for warning in seen if warning.category is ResourceWarning] == []
 
 
 @pytest.mark.parametrize(("listener", "tls"), [("TLS", False), ("SASL", True), ("", True)])

@@ -43,7 +43,7 @@ async def _nothing(*_: Any) -> None:
 
 def put_in_place(loop: Loop, network: Network, seed: int) -> None:
     """For one world; the next one puts its own in place."""
-    aiokafka.client.create_conn = client.create_conn = network.connect  # type: ignore[attr-defined]
+    aiokafka.client.create_conn = client.create_conn = network.connect
     asyncio.new_event_loop = lambda: loop
     mode.threads.ServiceThread.Worker = _Thread  # type: ignore[assignment]
     mode.threads.ServiceThread.on_crash = lambda *_, **__: None  # type: ignore[method-assign]
