@@ -9,6 +9,8 @@ from typing import Any
 
 from confluent_kafka import admin as kafka
 
+from tests.kafka_client import wait_until
+
 __all__ = ["AUTHORISE", "delete_topic", "no_rules", "rule"]
 
 AUTHORISE = {
@@ -32,10 +34,29 @@ def rule(bootstrap: str, topic: str, permission: str, operation: str) -> None:
     client = kafka.AdminClient({"bootstrap.servers": bootstrap})
     for answer in client.create_acls([binding]).values():
         answer.result(10)
+    wait_until(lambda: binding in _rules(client), 20, "the broker heeds the rule")
 
 
 def no_rules(bootstrap: str) -> None:
     """Remove every rule: everybody may do everything."""
+    client = kafka.AdminClient({"bootstrap.servers": bootstrap})
+    for answer in client.delete_acls([_everything()]).values():
+        answer.result(10)
+    wait_until(lambda: not _rules(client), 20, "the broker forgets its rules")
+
+
+def delete_topic(bootstrap: str, topic: str) -> None:
+    """Delete a topic and all that is in it."""
+    client = kafka.AdminClient({"bootstrap.servers": bootstrap})
+    client.delete_topics([topic])[topic].result(10)
+
+
+def _rules(client: kafka.AdminClient) -> list[Any]:
+    """The rules that the broker heeds now; what the controller has written reaches it a moment later."""
+    return list(client.describe_acls(_everything()).result(10))
+
+
+def _everything() -> Any:
     filters: tuple[Any, ...] = (
         kafka.ResourceType.ANY,  # type: ignore[attr-defined]
         None,
@@ -45,13 +66,4 @@ def no_rules(bootstrap: str) -> None:
         kafka.AclOperation.ANY,  # type: ignore[attr-defined]
         kafka.AclPermissionType.ANY,  # type: ignore[attr-defined]
     )
-    everything = kafka.AclBindingFilter(*filters)  # type: ignore[attr-defined]
-    client = kafka.AdminClient({"bootstrap.servers": bootstrap})
-    for answer in client.delete_acls([everything]).values():
-        answer.result(10)
-
-
-def delete_topic(bootstrap: str, topic: str) -> None:
-    """Delete a topic and all that is in it."""
-    client = kafka.AdminClient({"bootstrap.servers": bootstrap})
-    client.delete_topics([topic])[topic].result(10)
+    return kafka.AclBindingFilter(*filters)  # type: ignore[attr-defined]
