@@ -88,6 +88,7 @@ def test_a_reader_ends_at_once(secure: SecureKafka, namespace: str) -> None:
 
     async def read_and_end() -> float:
         async with Reader(connection) as reader:
+            assert await reader.bounds(topic)  # it is connected then
             reader.read_from({Place(topic, 0): 0})
             assert await reader.fetch(1, 0.05) == {}
             began = time.monotonic()
