@@ -16,7 +16,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,13 +89,10 @@ class Live:
                 if message is not None and message.error() is None:
                     self._latencies.append(time.time() - float(message.value() or b"0"))
 
-        thread = threading.Thread(target=read)
-        thread.start()
         try:
-            yield
+            with _beside(read, ended):
+                yield
         finally:
-            ended.set()
-            thread.join()
             consumer.close()
 
     def p99(self, name: str) -> float:
@@ -205,7 +202,14 @@ def _staging(bootstrap: str) -> Iterator[None]:
                 break
         producer.flush(30)
 
-    thread = threading.Thread(target=stage)
+    with _beside(stage, ended):
+        yield
+
+
+@contextmanager
+def _beside(work: Callable[[], None], ended: threading.Event) -> Iterator[None]:
+    """Work in a thread of its own, which ends once `ended` is set."""
+    thread = threading.Thread(target=work)
     thread.start()
     try:
         yield

@@ -11,7 +11,7 @@ from confluent_kafka import admin as kafka
 
 from tests.kafka_client import wait_until
 
-__all__ = ["AUTHORISE", "delete_topic", "no_rules", "rule"]
+__all__ = ["AUTHORISE", "delete_topic", "heeded", "no_rules", "rule"]
 
 AUTHORISE = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -34,7 +34,7 @@ def rule(bootstrap: str, topic: str, permission: str, operation: str) -> None:
     client = kafka.AdminClient({"bootstrap.servers": bootstrap})
     for answer in client.create_acls([binding]).values():
         answer.result(10)
-    wait_until(lambda: binding in _rules(client), 20, "the broker heeds the rule")
+    wait_until(lambda: binding in heeded(client), 20, "the broker heeds the rule")
 
 
 def no_rules(bootstrap: str) -> None:
@@ -42,7 +42,7 @@ def no_rules(bootstrap: str) -> None:
     client = kafka.AdminClient({"bootstrap.servers": bootstrap})
     for answer in client.delete_acls([_everything()]).values():
         answer.result(10)
-    wait_until(lambda: not _rules(client), 20, "the broker forgets its rules")
+    wait_until(lambda: not heeded(client), 20, "the broker forgets its rules")
 
 
 def delete_topic(bootstrap: str, topic: str) -> None:
@@ -51,17 +51,17 @@ def delete_topic(bootstrap: str, topic: str) -> None:
     client.delete_topics([topic])[topic].result(10)
 
 
-def _rules(client: kafka.AdminClient) -> list[Any]:
-    """The rules that the broker heeds now; what the controller has written reaches it a moment later."""
-    return list(client.describe_acls(_everything()).result(10))
+def heeded(client: kafka.AdminClient, principal: str | None = None) -> list[Any]:
+    """The rules, of one or of all, that the broker heeds; what the controller has written reaches it a moment later."""
+    return list(client.describe_acls(_everything(principal)).result(10))
 
 
-def _everything() -> Any:
+def _everything(principal: str | None = None) -> Any:
     filters: tuple[Any, ...] = (
         kafka.ResourceType.ANY,  # type: ignore[attr-defined]
         None,
         kafka.ResourcePatternType.ANY,  # type: ignore[attr-defined]
-        None,
+        principal,
         None,
         kafka.AclOperation.ANY,  # type: ignore[attr-defined]
         kafka.AclPermissionType.ANY,  # type: ignore[attr-defined]

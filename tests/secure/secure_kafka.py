@@ -18,6 +18,7 @@ import pytest
 from confluent_kafka import admin as kafka
 
 from devtools.kafka import Cluster
+from tests.client.broker_rules import heeded
 from tests.kafka_client import wait_until
 from tests.secure.certificates import Authority, Pair, base64_of
 
@@ -78,7 +79,9 @@ class SecureKafka:
         for answer in client.create_acls(wanted).values():
             answer.result(10)
         wait_until(
-            lambda: all(one in _heeded(client, user) for one in wanted), 20, "the broker heeds the rules"
+            lambda: all(one in heeded(client, f"User:{user}") for one in wanted),
+            20,
+            "the broker heeds the rules",
         )
 
     def forbid(self, user: str, rules: Allowed) -> None:
@@ -88,7 +91,9 @@ class SecureKafka:
             answer.result(10)
         gone = _bindings(kafka.AclBinding, user, rules)  # type: ignore[attr-defined]
         wait_until(
-            lambda: not any(one in _heeded(client, user) for one in gone), 20, "the broker forgets the rules"
+            lambda: not any(one in heeded(client, f"User:{user}") for one in gone),
+            20,
+            "the broker forgets the rules",
         )
 
     def decided(self, verdict: str, namespace: str) -> set[tuple[str, str, str, str]]:
@@ -101,20 +106,6 @@ class SecureKafka:
             rf"{line}.*? on resource = (\w+):LITERAL:(\S+) ", self._cluster.nodes[0].log_text()
         )
         return {one for one in found if namespace in one[3] and one[0] != "ANONYMOUS"}
-
-
-def _heeded(client: kafka.AdminClient, user: str) -> list[Any]:
-    """The rules for a user by which the broker goes now; what the controller has written reaches it a moment later."""
-    filters: tuple[Any, ...] = (
-        kafka.ResourceType.ANY,  # type: ignore[attr-defined]
-        None,
-        kafka.ResourcePatternType.ANY,  # type: ignore[attr-defined]
-        f"User:{user}",
-        None,
-        kafka.AclOperation.ANY,  # type: ignore[attr-defined]
-        kafka.AclPermissionType.ANY,  # type: ignore[attr-defined]
-    )
-    return list(client.describe_acls(kafka.AclBindingFilter(*filters)).result(10))  # type: ignore[attr-defined]
 
 
 def _bindings(kind: Callable[..., Any], user: str, rules: Allowed) -> list[Any]:
