@@ -139,7 +139,8 @@ class Session:
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(client.close(), timeout=1.0)
+                async with asyncio.timeout(1.0):
+                    await client.close()
 
     async def _wait_for_client(self) -> Client:
         self.is_connected()

@@ -71,6 +71,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if task.done():
                 raise task.exception() or ConsumerStoppedError()
 
+    def close(self) -> None:
+        """Nothing: the thread closes its consumer when it stops.
+
+        Upstream is called where a rebalance ends while the worker stops. From another thread's loop it closes the
+        connections that the consumer needs to leave its group, and whose fetches then ask for metadata without a pause.
+        """
+
     async def answer(self) -> None:
         """Return once the thread has come to this: where nothing is fetched nothing else tells that it is stuck."""
         await self.call_thread(_nothing)

@@ -16,6 +16,7 @@ from typing import Any
 
 from aiokafka import errors as kafka_errors
 from aiokafka.conn import CloseReason
+from aiokafka.util import wait_for
 
 from tests.simulation.kafka_cluster import VERSIONS, Cluster, Node
 from tests.simulation.machine import Loop, Process, current_process
@@ -98,7 +99,7 @@ class Connection:
         self._requests.append((0, struct, answer))
         if self._process is None or self._process.effect():
             self._network.carry(self, struct, answer)
-        return asyncio.wait_for(answer, self._timeout_s)
+        return wait_for(answer, self._timeout_s)
 
     def close(self, reason: Any = None, exc: BaseException | None = None) -> asyncio.Future[None]:
         """Close our end. What has been sent may still be carried out."""

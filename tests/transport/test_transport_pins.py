@@ -183,6 +183,12 @@ PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
         "thread",
         "extended: the fetch wait, hard-coded",
     ),
+    (
+        driver.AIOKafkaConsumerThread.close,
+        "4f0766bac8a1",
+        "thread",
+        "replaced: closed connections in use",
+    ),
     (driver.AIOKafkaConsumerThread._ensure_consumer, "0e000de4325f", "thread", "called"),
     (
         driver.AIOKafkaConsumerThread._commit,
