@@ -7,7 +7,6 @@ keeps nobody from the others. Must not know: what is sent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections import defaultdict
@@ -35,8 +34,9 @@ REQUEST_TIMEOUT_S = 10.0
 """A request without an answer for this long is lost: its connection is closed, the request repeated on another."""
 
 
-class _BriefConnection(AIOKafkaConnection):  # type: ignore[misc]
-    """A connection for one question. It ends at once: TLS's farewell would leave it open after who asked has gone."""
+class _Connection(AIOKafkaConnection):  # type: ignore[misc]
+    """A connection that ends at once, with what is unsent: TLS's farewell, which a hung broker does not answer, would
+    leave it open for 30 s, and one that is given up amid a handshake for as long as the broker likes."""
 
     def close(
         self, reason: CloseReason | None = None, exc: BaseException | None = None
@@ -49,7 +49,7 @@ class _BriefConnection(AIOKafkaConnection):  # type: ignore[misc]
 
 async def create_conn(host: str, port: int, **options: Any) -> AIOKafkaConnection:
     """Connect. Raises a `KafkaError` or an `OSError`."""
-    connection = _BriefConnection(host, port, **options)
+    connection = _Connection(host, port, **options)
     await connection.connect()
     return connection
 
@@ -102,18 +102,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
 
     async def _ask(self, host: str, port: int) -> None:
         """Ask one server for the brokers there are."""
-        connection = await create_conn(
-            host,
-            port,
-            client_id=self._client_id,
-            request_timeout_ms=self._request_timeout_ms,
-            ssl_context=self._ssl_context,
-            security_protocol=self._security_protocol,
-            max_idle_ms=self._connections_max_idle_ms,
-            sasl_mechanism=self._sasl_mechanism,
-            sasl_plain_username=self._sasl_plain_username,
-            sasl_plain_password=self._sasl_plain_password,
-        )
+        connection = await create_conn(host, port, **self._options())
         try:
             self.cluster.update_metadata(await connection.send(MetadataRequest([])))
         except BaseException:
@@ -167,7 +156,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         node_id: int | str,
         *,
         group: ConnectionGroup = ConnectionGroup.DEFAULT,
-        no_hint: bool = False,
+        no_hint: bool = False,  # noqa: ARG002 -- upstream's signature
     ) -> AIOKafkaConnection | None:
         """A connection to a broker; None where there is none within `REQUEST_TIMEOUT_S`.
 
@@ -177,28 +166,45 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         if known is not None and known.connected():
             return known
         async with self._connecting[node_id, group]:
+            known = self._conns.get((node_id, group))
+            if known is not None and known.connected():
+                return known
+            self._conns.pop((node_id, group), None)
             try:
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                    return await super()._get_conn(node_id, group=group, no_hint=no_hint)
-            except TimeoutError:
-                log.warning("kafka.no_connection broker=%s limit_s=%g", node_id, REQUEST_TIMEOUT_S)
+                    connection = await self._connect(node_id)
+            except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
+                log.warning("kafka.no_connection broker=%s error=%r", node_id, error)
                 self.force_metadata_update()
                 return None
+            self._conns[node_id, group] = connection
+            return connection
 
-    @property
-    def _get_conn_lock(self) -> contextlib.nullcontext[None]:
-        return contextlib.nullcontext()
+    async def _connect(self, node_id: int | str) -> AIOKafkaConnection:
+        broker = self.cluster.broker_metadata(node_id)
+        if broker is None:
+            raise kafka_errors.StaleMetadata(f"broker {node_id} is not in the metadata at hand")
+        on_close = self._on_connection_closed
+        return await create_conn(broker.host, broker.port, on_close=on_close, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """How to connect to any server."""
+        return {
+            "client_id": self._client_id,
+            "request_timeout_ms": self._request_timeout_ms,
+            "ssl_context": self._ssl_context,
+            "security_protocol": self._security_protocol,
+            "max_idle_ms": self._connections_max_idle_ms,
+            "sasl_mechanism": self._sasl_mechanism,
+            "sasl_plain_username": self._sasl_plain_username,
+            "sasl_plain_password": self._sasl_plain_password,
+        }
 
     async def close(self) -> None:
-        """Close all connections without waiting for unsent bytes, which a hung broker would never take: nor does it
-        answer TLS's farewell, for which a connection would wait 30 s.
+        """Close all connections at once.
 
         Who waits for metadata is told that there is none; aiokafka leaves them waiting.
         """
-        for connection in self._conns.values():
-            writer = connection._writer  # noqa: SLF001 -- nothing else reaches the socket
-            if writer is not None:
-                writer.transport.abort()
         await super().close()
         if self._md_update_fut is not None and not self._md_update_fut.done():
             self._md_update_fut.set_result(False)

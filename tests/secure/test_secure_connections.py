@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import gc
 import logging
+import socket
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import uvloop
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.structs import BrokerMetadata
 
+from devtools.kafka.door import Door
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import StagingRefused, is_caller_error
 from pipeline.kafka.connection import Connection, staging_cluster, target_cluster
@@ -98,6 +103,40 @@ def test_a_reader_ends_at_once(secure: SecureKafka, namespace: str) -> None:
         return [await read_and_end() for _ in range(10)]
 
     assert sum(uvloop.run(many())) < FAST_S
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["the first", "to a known broker"])
+async def test_a_connection_given_up_amid_its_handshake_is_closed(
+    secure: SecureKafka, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """S9: who gives up a broker that hangs while a connection is made leaves none behind that waits for TLS's
+    farewell."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = secure.tls() | secure.sasl("worker", "PLAIN")
+    with closing(Door("hung", {port: int(secure.at("SASL").rpartition(":")[2])})) as door:
+        servers = secure.at("SASL") if known else door.bootstrap
+        client = staging_cluster(settings_of(servers, env)).client()
+        if known:
+            await client.bootstrap()
+            client.cluster._brokers[99] = BrokerMetadata(99, "127.0.0.1", port, None)
+        amid: asyncio.Queue[AIOKafkaConnection] = asyncio.Queue()
+
+        async def shake_hands(connection: AIOKafkaConnection) -> None:
+            door.stall()
+            amid.put_nowait(connection)
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(AIOKafkaConnection, "_do_sasl_handshake", shake_hands)
+        connecting = asyncio.create_task(client.ready(99) if known else client.bootstrap())
+        connection = await amid.get()
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        assert connecting.cancelled()
+        async with asyncio.timeout(FAST_S):
+            await connection._closed_fut
+        await client.close()
 
 
 def _wrong_password(mechanism: str) -> MakesEnv:

@@ -283,7 +283,7 @@ PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
         AIOKafkaClient._get_conn,
         "7b17b41103f3",
         "client",
-        "extended: connects under one lock, which ours replaces; None where it cannot",
+        "replaced: connects to one broker at a time; None where it cannot",
     ),
     (
         AIOKafkaConsumer.start,
