@@ -29,9 +29,10 @@ _PAUSE_S = 0.2
 async def admin_client(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
     """A connected admin client. Raises a `KafkaError` where no broker answers."""
     admin = AIOKafkaAdminClient(request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000))
-    admin._client = connection.client()  # noqa: SLF001 -- its own would leave a connection open when cancelled
+    admin._client = client = connection.client()  # noqa: SLF001 -- its own would leave a connection open when cancelled
     try:
         await admin.start()
+        await client.reach()
         yield admin
     finally:
         await admin.close()

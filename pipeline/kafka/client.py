@@ -113,6 +113,21 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         else:  # it has only just started: this is the one connection there is
             self._conns["bootstrap", ConnectionGroup.DEFAULT] = connection
 
+    async def reach(self) -> None:
+        """Connect to one of the brokers, whichever can be reached. Raises `KafkaConnectionError` where none can."""
+        nodes = [broker.nodeId for broker in self.cluster.brokers()]
+        for node in random.sample(nodes, len(nodes)):
+            if await self.ready(node):
+                return
+        if nodes:
+            raise kafka_errors.KafkaConnectionError(f"none of the brokers {sorted(nodes)} can be reached")
+
+    def get_random_node(self) -> Any:
+        """The node id of a broker, for what any of them answers: of one that we are connected to, where there is one.
+        aiokafka takes any, also the one that is down."""
+        nodes = [node for (node, _), connection in self._conns.items() if connection.connected()]
+        return random.choice(nodes) if nodes else super().get_random_node()  # noqa: S311 -- no secret
+
     async def send(
         self, node_id: int | str, request: Request, *, group: ConnectionGroup = ConnectionGroup.DEFAULT
     ) -> Response:

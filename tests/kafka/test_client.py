@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka.client import ConnectionGroup
-from aiokafka.errors import NodeNotReadyError, RequestTimedOutError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata
@@ -81,6 +82,22 @@ async def test_a_hung_broker_is_given_up(kafka: Brokers, door: Door, monkeypatch
         with pytest.raises(NodeNotReadyError):
             await client.send(HUNG, QUESTION)
         assert await client.force_metadata_update()
+
+
+async def test_what_any_broker_answers_is_asked_of_one_that_lives(
+    kafka: Brokers, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C3: one broker of several being down keeps no worker from starting: which topics there are is asked of another.
+    aiokafka asks any, and fails where it is that one."""
+    door.close()
+    async with client_of(kafka, door) as (client, well):
+        monkeypatch.setattr(random, "sample", lambda nodes, _: sorted(nodes, reverse=True))
+        await client.reach()
+        assert {client.get_random_node() for _ in range(20)} == {well}
+        del client.cluster._brokers[well]
+        client._conns.pop((well, ConnectionGroup.DEFAULT)).close()
+        with pytest.raises(KafkaConnectionError, match=str(HUNG)):
+            await client.reach()
 
 
 async def test_a_fetch_that_failed_is_not_asked_again_at_once(kafka: Brokers, door: Door) -> None:
