@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from math import floor
 from typing import Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "rfc3339"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "rfc3339", "rfc3339_bytes"]
 
 
 class Clock(Protocol):
@@ -35,12 +35,17 @@ class SystemClock:
 SYSTEM_CLOCK = SystemClock()
 
 
-_second: tuple[int, str] = 0, "1970-01-01T00:00:00.%06dZ"
+_second: tuple[int, bytes] = 0, b"1970-01-01T00:00:00.%06dZ"
 """The second asked for last, and its text with a place for the microseconds: events come many a second."""
 
 
 def rfc3339(seconds: float) -> str:
     """A calendar reading as RFC 3339 text in UTC with microseconds, e.g. `2026-01-02T03:04:05.000006Z`."""
+    return rfc3339_bytes(seconds).decode()
+
+
+def rfc3339_bytes(seconds: float) -> bytes:
+    """The same in ASCII."""
     global _second
     known, text = _second
     micros = round((seconds - known) * 1_000_000)
@@ -49,6 +54,6 @@ def rfc3339(seconds: float) -> str:
         micros = round((seconds - whole) * 1_000_000)
         if micros == 1_000_000:
             whole, micros = whole + 1, 0
-        text = datetime.fromtimestamp(whole, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
-        _second = whole, text = whole, text + ".%06dZ"
+        day_and_time = datetime.fromtimestamp(whole, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+        _second = whole, text = whole, f"{day_and_time}.%06dZ".encode()
     return text % micros

@@ -26,15 +26,15 @@ class Deadlines:
         self._loop = asyncio.get_running_loop()
         self._calls: deque[tuple[float, Call]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._looking = False
+        """Whether `_look` comes in the next turn of the loop."""
 
     def add(self, call: Call, now: float) -> None:
         """Watch a call from now on."""
-        calls = self._calls
-        while calls and calls[0][1].outcome.done():
-            calls.popleft()
-        calls.append((now + self._after_s, call))
-        if self._timer is None:
-            self._set_timer()
+        self._calls.append((now + self._after_s, call))
+        if not self._looking:
+            self._looking = True
+            self._loop.call_soon(self._look)
 
     def stop(self) -> None:
         """Watch nothing any more."""
@@ -42,6 +42,15 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _look(self) -> None:
+        """Forget those that were answered: once for all calls of a turn, and while their records are under way."""
+        self._looking = False
+        calls = self._calls
+        while calls and calls[0][1].outcome.done():
+            calls.popleft()
+        if self._timer is None:
+            self._set_timer()
 
     def _set_timer(self) -> None:
         self._timer = None

@@ -77,7 +77,7 @@ class DirectPath:
 
     def put(self, call: Call) -> None:
         """Into its lane, or behind those that wait for one. To be called where it takes no other way."""
-        if self._backlog or not self.has_room:
+        if self.in_lanes >= self._most or self._backlog or not self.lanes:
             self._backlog.append(call)
             if not self.lanes:
                 self.learn()
@@ -170,7 +170,7 @@ class DirectPath:
         self.fail_backlog(StagerClosed("the stager was closed before the event was sent"))
 
     def _enter(self, call: Call) -> None:
-        lane = call.lane = self.lane_of(call.key)
+        lane = call.lane = self._lane_of.get(call.key) or self.lane_of(call.key)
         assert lane is not None, "the topic is known where there is room"
         self.in_lanes += 1
         self._producer.put(lane, call)

@@ -15,7 +15,7 @@ from threading import get_ident
 
 from catalog import Catalog, OwnTopics
 from pipeline.client.acks import Acks
-from pipeline.client.call import Answer, Call, call_of, failure_of
+from pipeline.client.call import Answer, Call, failure_of
 from pipeline.client.deadlines import Deadlines
 from pipeline.client.direct import DirectPath
 from pipeline.client.event import EventChecker
@@ -132,7 +132,9 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome: asyncio.Future[Staged] = loop.create_future()
-        call = call_of(event, outcome, self._left_lane)
+        call = Call(
+            event.id, event.key, event.packed, event.policy.outbox, outcome, self._left_lane, event.span
+        )
         self._accept(call)
         try:
             return await outcome
@@ -161,7 +163,9 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome = Answer()
-        call = call_of(event, outcome, self._left_lane)
+        call = Call(
+            event.id, event.key, event.packed, event.policy.outbox, outcome, self._left_lane, event.span
+        )
         self._inbox.post(call, loop)
         try:
             return outcome.wait(self._settings.stage_timeout_s + _LOOP_GRACE_S)
@@ -261,9 +265,9 @@ class KafkaStager(Stager):
         call.meter, call.acks = self._meter, self._acks
         now = call.begun = self._clock.monotonic()
         call.deadline = now + self._settings.record_delivery_timeout_s
-        self._direct_limit.add(call, now)
         if not self._fallback.takes(call):
             self._direct.put(call)
+        self._direct_limit.add(call, now)  # last: what it does in the next turn comes behind the sending
 
     def _acked(self, begun: list[float]) -> None:
         self._failure = None

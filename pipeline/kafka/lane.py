@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from pipeline.kafka.batch import Batch, Parcel, Span, count_of, tell
+from pipeline.kafka.batch import Batch, Parcel, Span, count_of, tell, tell_acked
 from pipeline.kafka.encoding import Identity, encode
 from pipeline.packing import PACKED_OVERHEAD
 from pipeline.record import Record
@@ -92,11 +92,7 @@ class Lane:
         batch = self._resolve()
         self._sequence = (batch.base_sequence + batch.count) & _SEQUENCE_MASK
         self._recovered()
-        at = offset
-        for parcel, first, count in batch.spans:
-            tell(parcel.acked, first, count, at)
-            if offset >= 0:
-                at += count
+        tell_acked(batch.spans, offset)
 
     def failed(self, error: BaseException, now: float, *, in_doubt: bool = False) -> None:
         """The attempt failed in a way that another may not: send the same batch again after a pause.

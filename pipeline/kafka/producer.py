@@ -116,8 +116,9 @@ class Producer:
             raise StagerClosed("the producer is closed")
         lane.put(parcel)
         self._busy[lane] = None
-        self._changed[lane] = None
-        self._wake.set()
+        if lane not in self._changed:
+            self._changed[lane] = None
+            self._wake.set()
 
     def evict(self, lane: Lane) -> list[Parcel]:
         """Take everything out of a lane, in order; what is in a request under way may still arrive."""

@@ -10,7 +10,7 @@ import pytest
 
 from devtools.kafka import Brokers
 from pipeline import Staged
-from pipeline.client.call import Call, call_of
+from pipeline.client.call import Call
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import (
     ErrorClass,
@@ -205,7 +205,7 @@ async def test_a_thread_that_comes_as_the_loop_has_looked(kafka: Brokers, namesp
                 return False
 
         event = stager._checker.check("thing.happened", 1, id="late")
-        late = [call_of(event, outcome, stager._left_lane)]
+        late = [Call(event.id, event.key, event.packed, "never", outcome, stager._left_lane)]
         stager._inbox._calls = Inbox()
         await asyncio.to_thread(stager.stage_blocking, "thing.happened", 1)
         assert (await asyncio.wait_for(outcome, 5)).id == "late"
