@@ -8,9 +8,10 @@ thus in nobody's figure. Must not know: how often, or what is made of the figure
 from __future__ import annotations
 
 import socket
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -19,7 +20,7 @@ from benchmarks.load import PARTITIONS, SOURCE, catalog
 from benchmarks.programs import Program, environment, python
 from benchmarks.topics import Ends, Topics
 
-__all__ = ["RELAYS", "Figure", "Job", "Relay", "Watched", "measure", "staging", "watch"]
+__all__ = ["RELAYS", "Figure", "Job", "Relay", "Watched", "measure", "staging", "together", "watch"]
 
 _WARM = 0.2
 _LIMIT_S = 60.0
@@ -33,6 +34,15 @@ class Figure(NamedTuple):
     cpu_us: float
     per_s: float
     rss: int = 0
+
+
+def together(parts: Sequence[Figure]) -> Figure:
+    """What runs of equally many events took together."""
+    return Figure(
+        statistics.fmean(part.cpu_us for part in parts),
+        statistics.harmonic_mean([part.per_s for part in parts]),
+        max(part.rss for part in parts),
+    )
 
 
 @dataclass(frozen=True, slots=True)
