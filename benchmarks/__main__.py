@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument(
         "--backlog", type=int, default=10_000_000, help="the largest backlog of `scale`, events"
     )
+    parser.add_argument("--curve", help="measure this curve of scale.json anew, and keep the others")
     options = parser.parse_args()
     plan = rounds.FULL if options.command == "run" else rounds.CHECK
     if options.rounds:
@@ -50,7 +51,12 @@ def main() -> int:
         if options.command == "check":
             return check.check(lambda: rounds.run(servers, plan).ratios())
         if options.command == "scale":
-            found = scale.run(Topics(servers), options.backlog, options.rounds or 2)
+            count = options.rounds or 2
+            if options.curve:
+                former = json.loads((options.out / "scale.json").read_text())
+                found = scale.run_again(Topics(servers), former, options.curve, count)
+            else:
+                found = scale.run(Topics(servers), options.backlog, count)
             text = json.dumps(rounds.machine() | found, indent=1, ensure_ascii=False)
             (options.out / "scale.json").write_text(text + "\n")
             (options.out / "SCALE.md").write_text(page.scale_page(rounds.machine(), found))

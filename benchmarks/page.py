@@ -28,8 +28,8 @@ _EMITS = (
     "and frames it; the others are given finished records."
 )
 _SCALE = (
-    "Written by `make bench-scale`. CPU µs per event of one worker, the least of the rounds; the ratio is that of the "
-    "last line to the first."
+    "Written by `make bench-scale`. CPU µs per event of one worker, the least of the rounds, of the backlog "
+    "the median; the ratio is that of the last line to the first."
 )
 _PERCENTILES = ("p50", "p90", "p99", "p99.9")
 

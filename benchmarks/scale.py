@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks.load import Event, id_of, tenant_of
@@ -26,12 +27,12 @@ from benchmarks.rounds import say
 from benchmarks.topics import Topics
 from catalog import load
 
-__all__ = ["Case", "Curve", "curves", "run"]
+__all__ = ["Case", "Curve", "curves", "run", "run_again"]
 
 _IDLE_S = 10.0
 _SETTLE_S = 8.0
 _ONCE = 1_000_000
-"""A case of more events is measured once."""
+"""A case of more events is measured once: minutes are an average of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +115,36 @@ def curves(top: int) -> list[Curve]:
 
 
 def run(topics: Topics, top: int, rounds: int) -> dict[str, Any]:
-    """Every case, `rounds` times in turns; the least CPU counts, for noise only adds. Plain data."""
+    """Every case, `rounds` times in turns, and what idling costs. Plain data."""
     with tempfile.TemporaryDirectory(prefix="stagepost-scale-") as folder:
         found = [_curve(topics, Path(folder), curve, rounds) for curve in curves(top)]
         return {"curves": found, "idle": _idle(topics, Path(folder)), "top_backlog": top}
 
 
+def run_again(topics: Topics, former: dict[str, Any], name: str, rounds: int) -> dict[str, Any]:
+    """One curve anew, in place of what an earlier run found. Raises `KeyError` where there is none of that name."""
+    curve = {curve.name: curve for curve in curves(former["top_backlog"])}[name]
+    with tempfile.TemporaryDirectory(prefix="stagepost-scale-") as folder:
+        again = _curve(topics, Path(folder), curve, rounds)
+    return former | {"curves": [again if one["name"] == name else one for one in former["curves"]]}
+
+
 def _curve(topics: Topics, folder: Path, curve: Curve, rounds: int) -> dict[str, Any]:
+    """The least CPU counts, for noise only adds; where a case is measured once, the median of each, for the least of
+    several short runs is no match for the average of a long one."""
+    counted = median if any(case.events > _ONCE for case in curve.cases) else min
     figures: list[list[Figure]] = [[] for _ in curve.cases]
     prepared = [_Prepared(topics, folder, case) for case in curve.cases]
     for number in range(rounds):
         for case, taken in zip(prepared, figures, strict=True):
             if number and case.case.events > _ONCE:
-                continue  # minutes are an average of their own
+                continue
             taken.append(case.measure())
             say(f"{curve.name}: {case.case}: {taken[-1].cpu_us:.1f} µs/event, {taken[-1].rss / 1e6:.0f} MB")
     points = [
         asdict(case)
         | {
-            "cpu_us": min(one.cpu_us for one in taken),
+            "cpu_us": counted([one.cpu_us for one in taken]),
             "per_s": max(one.per_s for one in taken),
             "rss_mb": max(one.rss for one in taken) / 1e6,
         }
