@@ -27,6 +27,11 @@ _EMITS = (
     "64 callers, each waits for its event to be durable. `stage()` is given a payload, checks it against the catalog "
     "and frames it; the others are given finished records."
 )
+_LATENCY = (
+    "From the call of `stage()` to a reader of the target. The load is of batches made beforehand, which takes less "
+    "than a tenth of a core. The worker's maximum is what it reached with a backlog and the machine for itself: of the "
+    "same round for the lines `half`, else the median of the rounds."
+)
 _SCALE = (
     "Written by `make bench-scale`. CPU µs per event of one worker, the least of the rounds, of the backlog "
     "the median; the ratio is that of the last line to the first."
@@ -86,6 +91,7 @@ def _page(results: Results) -> str:
                 _table(results.outboxes),
                 _lone(results),
                 "## Latency over offered load" if results.latency else "",
+                _LATENCY if results.latency else "",
                 "![latency](plots/latency.svg)" if results.latency else "",
                 _latency(results),
                 "## Absent on this machine" if absent else "",
@@ -119,13 +125,23 @@ def _lone(results: Results) -> str:
 def _latency(results: Results) -> str:
     if not results.latency:
         return ""
-    rows = ["| offered events/s | reached | probes | " + " | ".join(f"{p} ms" for p in _PERCENTILES) + " |"]
-    rows.append("|---" * (3 + len(_PERCENTILES)) + "|")
-    for one in results.latency:
-        cells = " | ".join(f"{one[f'{p}_ms']:.1f}" for p in _PERCENTILES)
-        rows.append(
-            f"| {one['offered_per_s']:,.0f} | {one['reached_per_s']:,.0f} | {one['probes']:.0f} | {cells} |"
-        )
+    names = [f"{p} ms" for p in _PERCENTILES]
+    rows = [
+        f"| | offered events/s | reached | probes | {' | '.join(names)} | p99 of `stage()` ms | idle cores |",
+        "|---" * (6 + len(names)) + "|",
+    ]
+    half = results.half_load
+    for title, loads in (
+        ("half, worker", half["worker"]),
+        ("half, floor", half["floor"]),
+        ("worker", results.latency),
+    ):
+        for one in loads:
+            cells = " | ".join(f"{one[f'{p}_ms']:.1f}" for p in (*_PERCENTILES, "staged_p99"))
+            rows.append(
+                f"| {title} | {one['offered_per_s']:,.0f} | {one['reached_per_s']:,.0f} | {one['probes']:.0f} "
+                f"| {cells} | {one['idle_cores']:.2f} |"
+            )
     return "\n".join(rows)
 
 

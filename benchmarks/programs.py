@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["ROOT", "Absent", "Program", "ProgramFailed", "environment", "python", "result_of"]
+__all__ = ["ROOT", "Absent", "Program", "ProgramFailed", "environment", "idle_s", "python", "result_of"]
 
 ROOT = Path(__file__).resolve().parents[1]
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -114,6 +114,11 @@ def tree_cpu(root: int) -> float:
         frontier = {pid for pid, parent in parents.items() if parent in frontier} - members
         members |= frontier
     return sum(ticks.get(pid, 0) for pid in members) / _TICK
+
+
+def idle_s() -> float:
+    """Seconds that all cores together have been idle since the machine started."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=5)[4]) / _TICK
 
 
 def result_of(

@@ -110,12 +110,14 @@ def start_worker(job: Job, **more: str) -> Program:
     return Program(command, environment(**worker_settings(job) | more), job.folder / "worker.log")
 
 
-def _floor(level: int) -> Callable[[Job], Program]:
-    def start(job: Job) -> Program:
-        arguments = (job.servers, staging(job.events), f"floor{job.events}", str(level))
-        return Program(python("benchmarks.ways.floor", *arguments), environment(), job.folder / "floor.log")
+def start_floor(job: Job, topic: str, prefix: str, *, level: int) -> Program:
+    """The floor, from a staging topic to targets under a prefix, at a level of lz4."""
+    command = python("benchmarks.ways.floor", job.servers, topic, prefix, str(level))
+    return Program(command, environment(), job.folder / "floor.log")
 
-    return start
+
+def _floor(level: int) -> Callable[[Job], Program]:
+    return lambda job: start_floor(job, staging(job.events), f"floor{job.events}", level=level)
 
 
 def _naive(job: Job) -> Program:

@@ -32,6 +32,7 @@ from devtools.kafka.jars import kafka_version
 __all__ = ["CHECK", "FULL", "Plan", "cluster", "run", "say"]
 
 _LOADS = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Of the worker's maximum: its events a second while it works a backlog off and has the machine for itself."""
 _PACKAGES = (
     "aiokafka",
     "faust-streaming",
@@ -108,6 +109,9 @@ def run(servers: str, plan: Plan) -> Results:
             figures: defaultdict[str, list[Figure]] = defaultdict(list)
             for name in once + emitting:
                 figures[name].append(steps[name]())
+                if name == "worker" and plan.load_s:
+                    rate = figures[name][-1].per_s / 2
+                    _at_half(topics, Job(servers, 0, folder), rate, plan.load_s, results)
             for name, of_round in figures.items():
                 figure = together(of_round)
                 everybody[name].cpu_us.append(figure.cpu_us)
@@ -119,10 +123,17 @@ def run(servers: str, plan: Plan) -> Results:
                 for quantile, us in taken.items():
                     results.lone.setdefault(way, {}).setdefault(quantile, []).append(us)
         if plan.load_s:
-            most = results.rate("worker")
-            rates = [most * share for share in _LOADS]
-            results.latency = latency.percentiles(topics, Job(servers, 0, folder), rates, plan.load_s)
+            loads = [(results.rate("worker") * share, plan.load_s) for share in _LOADS]
+            results.latency = latency.percentiles(topics, Job(servers, 0, folder), latency.worker, loads)
     return results
+
+
+def _at_half(topics: Topics, job: Job, rate: float, seconds: float, results: Results) -> None:
+    """What worker and floor make of half the worker's maximum, which was measured a moment ago: the machine drifts."""
+    for name, start in (("worker", latency.worker), ("floor", latency.floor)):
+        (found,) = latency.percentiles(topics, job, start, [(rate, seconds)])
+        results.half_load.setdefault(name, []).append(found)
+        say(f"         {name:14} p99 {found['p99_ms']:8.1f} ms at {rate:14,.0f} events/s")
 
 
 def _relays(
