@@ -25,7 +25,7 @@ from pipeline.kafka.reading import hand_out_as_parsed, read_any_header_name
 from pipeline.kafka.security import tls_context
 from pipeline.settings import Settings
 from pipeline.transport.consumer import Consumer
-from pipeline.transport.garbage import collect_seldom
+from pipeline.transport.interpreter import suit_a_worker
 from pipeline.transport.recovery import Tables
 from pipeline.transport.tenant import Tenant
 from pipeline.transport.watchdog import end_process_after
@@ -98,7 +98,7 @@ class App(faust.App):
         """Before the pages, the consumer and the agents start."""
         await super().on_start()
         if self.in_worker:
-            self.add_future(collect_seldom())
+            self.add_future(suit_a_worker())
 
     async def stop(self) -> None:
         """Stop everything. A worker process whose stop takes too long is ended with exit status 1."""
