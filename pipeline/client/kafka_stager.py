@@ -68,9 +68,8 @@ class KafkaStager(Stager):
         if not settings.outbox_dir:
             check_no_outbox_is_needed(catalog)
         self._checker = EventChecker(catalog, settings, self._clock, stage_spans())
-        options = ProducerOptions(
-            settings.batch_linger_ms / 1000, settings.batch_max_bytes, settings.compression
-        )
+        linger_s = settings.batch_linger_ms / 1000
+        options = ProducerOptions(linger_s, settings.batch_max_bytes, settings.compression)
         self._producer = Producer(staging_cluster(settings), options, self._clock)
         self._fallback: OtherWay = (
             Fallback(settings, self._clock, self._meter) if settings.outbox_dir else NoFallback()
@@ -254,7 +253,7 @@ class KafkaStager(Stager):
         # A thread runs one loop at a time. To ask which one costs a system call in Python 3.11.
         if loop is None or self._thread != get_ident() or not loop.is_running():
             raise StagerClosed(
-                "the stager belongs to another event loop: open one on this one, or call stage_blocking()"
+                "the stager belongs to another event loop: open one here or call stage_blocking()"
             )
         return loop
 
