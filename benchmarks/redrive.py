@@ -4,24 +4,25 @@
 
 Owns: a worker with dead letters, live events with their times, the two figures. Must not know: how a redrive works.
 Fails where fewer than 5,000 events a second go back, or where live events beside 500 a second have a p99 more than a
-fifth higher than without: the median of several rounds, in turns, for single hiccups of a machine make a p99. A control
-tells how much of that is the delivery of 500 more events a second, whoever stages them.
+fifth higher than without.
+
+Live events come all the time, 200 a second at random times. Short windows take turns: nothing beside them; a redrive;
+a control, which tells how much of it is the delivery of 500 more events a second, whoever stages them. What is compared
+is the p99 of all events of all windows of a kind; how far that may be chance is said beside it.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import statistics
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from confluent_kafka import Consumer, Producer
-
+from benchmarks.probes import Window, in_windows, percentile, ratio, ratio_within
+from benchmarks.programs import Program, environment, python
 from devtools.kafka import Cluster
 from pipeline.redrive.job import JobKind, JobState, Order, Progress, Wanted, read_told
 from tests.kafka_client import OutRecord, create_topic, produce, read_all, record_count, wait_until
@@ -31,8 +32,10 @@ from tests.worker_harness import WorkerProcess
 _NAMESPACE = "redriven"
 _COUNT = 100_000
 _LEAST_PER_S, _MOST_SHARE = 5_000, 1.2
-_LIVE_PER_S, _LIVE_S, _ROUNDS = 200, 8, 7
-_BESIDE_PER_S, _BURST = 500, 25
+_LIVE_PER_S, _BESIDE_PER_S = 200, 500
+_ROUNDS, _WINDOW_S, _SETTLE_S, _WARM_S, _LATE_S = 12, 4.0, 0.5, 15.0, 2.0
+"""A broker that has just begun still compiles for the first seconds."""
+_ALONE, _REDRIVEN, _STAGED = "alone", f"beside {_BESIDE_PER_S} redriven a second", "beside as many staged"
 _OFF = {"STREAMING_EVENT_POLICIES": "order.created.enabled=false"}
 _DLQ = f"{_NAMESPACE}.order.created.dlq"
 
@@ -67,56 +70,9 @@ def _cpu_s(worker: WorkerProcess) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Live:
-    """Live events of another target, and how long each takes from before it is staged until it is read."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-        self._latencies: list[float] = []
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Read the target all the time."""
-        ended = threading.Event()
-        consumer = Consumer(
-            {"bootstrap.servers": self._bootstrap, "group.id": "live", "auto.offset.reset": "earliest"}
-        )
-        consumer.subscribe([f"{_NAMESPACE}.report.made"])
-
-        def read() -> None:
-            while not ended.is_set():
-                message = consumer.poll(0.2)
-                if message is not None and message.error() is None:
-                    self._latencies.append(time.time() - float(message.value() or b"0"))
-
-        try:
-            with _beside(read, ended):
-                yield
-        finally:
-            consumer.close()
-
-    def p99(self, name: str) -> float:
-        """Stage for a while at a steady rate; the p99 in milliseconds."""
-        producer = Producer({"bootstrap.servers": self._bootstrap, "acks": "all", "linger.ms": 0})
-        self._latencies.clear()
-        began, count = time.perf_counter(), _LIVE_PER_S * _LIVE_S
-        for number in range(count):
-            record = staged(
-                f"{name}-{number}", {"definition": b"report.made", "tenant": b"l%d" % (number % 50)}
-            )
-            producer.produce(
-                f"{_NAMESPACE}.staging", b"%f" % time.time(), record.key, headers=list(record.headers)
-            )
-            producer.poll(0)
-            time.sleep(max(0.0, began + (number + 1) / _LIVE_PER_S - time.perf_counter()))
-        producer.flush(30)
-        wait_until(lambda: len(self._latencies) >= count, 60, "the live events")
-        return 1_000 * sorted(self._latencies)[int(0.99 * count)]
-
-
 def main() -> int:
     """Measure both; 1 where one is not as it must be."""
-    with Cluster() as kafka:
+    with Cluster(quick_start=False, heap_mb=1_024) as kafka, tempfile.TemporaryDirectory() as folder:
         bootstrap = kafka.bootstrap
         create_topic(bootstrap, f"{_NAMESPACE}.staging", 6)
         create_topic(bootstrap, f"{_NAMESPACE}.report.made", 6)
@@ -129,45 +85,94 @@ def main() -> int:
             off.terminate()
         with WorkerProcess(bootstrap, _NAMESPACE, catalog=CATALOG) as worker:
             worker.wait_ready()
-            share = _share(bootstrap, Live(bootstrap))
-            left = _COUNT - record_count(bootstrap, f"{_NAMESPACE}.dlq.state")
-            cpu_s = _cpu_s(worker)
-            _order(bootstrap, "fast", 0.0)
-            wait_until(lambda: _has_ended(bootstrap, "fast"), 300, "the end of the redrive")
-            told = _progress(bootstrap, "fast")
-            per_s = left / (told[-1].at - told[0].at)
-            places = [
-                (record.partition, record.offset) for record in read_all(bootstrap, f"{_NAMESPACE}.staging")
-            ]
-            wait_committed(worker, bootstrap, _NAMESPACE, places, 120)
-            cpu = (_cpu_s(worker) - cpu_s) / left
-            print(
-                f"{left:,} events redriven, {per_s:,.0f} a second; with delivery {1e6 * cpu:.0f} µs of CPU each"
-            )
-    print(f"p99 of live events beside 500 a second: {share:.2f} of that without")
+            share = _share(bootstrap, worker, Path(folder))
+            per_s = _fast(bootstrap, worker)
     return int(per_s < _LEAST_PER_S or share > _MOST_SHARE)
 
 
-def _share(bootstrap: str, live: Live) -> float:
-    """The p99 of live events beside a redrive, as a share of that without; the median of all rounds."""
-    beside, control = [], []
-    with live.reading():
-        live.p99("warm")
+def _fast(bootstrap: str, worker: WorkerProcess) -> float:
+    """Redrive what is left as fast as it goes; how many a second."""
+    left = _COUNT - record_count(bootstrap, f"{_NAMESPACE}.dlq.state")
+    cpu_s = _cpu_s(worker)
+    _order(bootstrap, "fast", 0.0)
+    wait_until(lambda: _has_ended(bootstrap, "fast"), 300, "the end of the redrive")
+    told = _progress(bootstrap, "fast")
+    per_s = left / (told[-1].at - told[0].at)
+    places = [(record.partition, record.offset) for record in read_all(bootstrap, f"{_NAMESPACE}.staging")]
+    wait_committed(worker, bootstrap, _NAMESPACE, places, 120)
+    cpu = (_cpu_s(worker) - cpu_s) / left
+    print(f"{left:,} events redriven, {per_s:,.0f} a second; with delivery {1e6 * cpu:.0f} µs of CPU each")
+    return per_s
+
+
+def _share(bootstrap: str, worker: WorkerProcess, folder: Path) -> float:
+    """The p99 of live events beside a redrive, as a share of that without."""
+    windows: list[Window] = []
+    cpu_s = dict.fromkeys((_ALONE, _REDRIVEN, _STAGED), 0.0)
+    log = folder / "probes.log"
+    with (
+        Program(_live(bootstrap, "probes", _LIVE_PER_S), environment(), log) as probes,
+        Program(_live(bootstrap, "bursts", _BESIDE_PER_S), environment(), folder / "bursts.log") as bursts,
+    ):
+        time.sleep(_WARM_S)
+        bursts.pause()
         for number in range(_ROUNDS):
-            without = live.p99(f"without-{number}")
-            with _redrive(bootstrap, f"slow-{number}"):
-                redriven = live.p99(f"beside-{number}")
-            with _staging(bootstrap):
-                staged_anew = live.p99(f"control-{number}")
-            print(
-                f"p99 of live events: {without:.1f} ms, beside {_BESIDE_PER_S} redriven a second {redriven:.1f} ms, "
-                f"beside as many staged {staged_anew:.1f} ms",
-                flush=True,
-            )
-            beside.append(redriven / without)
-            control.append(staged_anew / without)
-    print(f"beside as many staged: {statistics.median(control):.2f} of that without")
-    return statistics.median(beside)
+            for kind in _turn(number, tuple(cpu_s)):
+                with _beside(kind, bootstrap, number, bursts):
+                    time.sleep(_SETTLE_S)
+                    begin, before = time.time(), _cpu_s(worker)
+                    time.sleep(_WINDOW_S)
+                    windows.append(Window(kind, begin, time.time()))
+                    cpu_s[kind] += _cpu_s(worker) - before
+        time.sleep(_LATE_S)
+        probes.check()
+        bursts.check()
+    latencies = in_windows(log.read_text().splitlines()[:-1], windows)
+    of = {
+        kind: [taken for window, taken in zip(windows, latencies, strict=True) if window.beside == kind]
+        for kind in cpu_s
+    }
+    for kind, rounds in of.items():
+        p50, p90, p99 = (percentile(rounds, share) for share in (0.5, 0.9, 0.99))
+        print(
+            f"{sum(map(len, rounds)):,} live events {kind}: p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f} ms; "
+            f"worker {100 * cpu_s[kind] / _ROUNDS / _WINDOW_S:.0f} % of a core; p99 by round "
+            + " ".join(f"{percentile([one], 0.99):.1f}" for one in rounds),
+            flush=True,
+        )
+    for kind in (_STAGED, _REDRIVEN):
+        least, most = ratio_within(of[kind], of[_ALONE])
+        print(
+            f"p99 of live events {kind}: {ratio(of[kind], of[_ALONE]):.2f} of that alone "
+            f"({least:.2f} to {most:.2f} in nine of ten draws of rounds)",
+            flush=True,
+        )
+    return ratio(of[_REDRIVEN], of[_ALONE])
+
+
+def _turn(number: int, kinds: Sequence[str]) -> Sequence[str]:
+    """The kinds in another order each round, so that each comes first, and behind each other, as often."""
+    at = number % len(kinds)
+    turned = [*kinds[at:], *kinds[:at]]
+    return turned[::-1] if number // len(kinds) % 2 else turned
+
+
+@contextmanager
+def _beside(kind: str, bootstrap: str, number: int, bursts: Program) -> Iterator[None]:
+    """Let something run beside the live events, or nothing."""
+    if kind == _REDRIVEN:
+        with _redrive(bootstrap, f"slow-{number}"):
+            yield
+    elif kind == _STAGED:
+        bursts.resume()
+        yield
+        bursts.pause()
+    else:
+        yield
+
+
+def _live(bootstrap: str, what: str, per_s: int) -> list[str]:
+    return python("benchmarks.ways.live", bootstrap, _NAMESPACE, what, str(per_s))
 
 
 @contextmanager
@@ -182,40 +187,6 @@ def _redrive(bootstrap: str, job: str) -> Iterator[None]:
     told = _progress(bootstrap, job)
     per_s = (told[-1].done - told[0].done) / (told[-1].at - told[0].at)
     assert per_s > 0.8 * _BESIDE_PER_S, f"only {per_s:.0f} a second were redriven"
-
-
-@contextmanager
-def _staging(bootstrap: str) -> Iterator[None]:
-    """Events like those that are redriven, as many and as bunched, staged by another program."""
-    ended = threading.Event()
-
-    def stage() -> None:
-        producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 1})
-        for burst in itertools.count():
-            for number in range(burst * _BURST, (burst + 1) * _BURST):
-                record = staged(f"c{number:06}", {"tenant": b"t%d" % (number % 500)}, value=b"%300d" % number)
-                producer.produce(
-                    f"{_NAMESPACE}.staging", record.value, record.key, burst % 6, headers=list(record.headers)
-                )
-            producer.poll(0)
-            if ended.wait(_BURST / _BESIDE_PER_S):
-                break
-        producer.flush(30)
-
-    with _beside(stage, ended):
-        yield
-
-
-@contextmanager
-def _beside(work: Callable[[], None], ended: threading.Event) -> Iterator[None]:
-    """Work in a thread of its own, which ends once `ended` is set."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 if __name__ == "__main__":
