@@ -21,8 +21,8 @@ __all__ = ["Index"]
 
 log = logging.getLogger(__name__)
 
-_FEW, _REST_S = 500, 0.1
-"""Behind so few records the index rests: of a trickle each transaction costs as much as thirty records."""
+_REST_S = 0.25
+"""How long the index rests behind few records: of a trickle each transaction costs as much as thirty records."""
 
 
 class Index:
@@ -33,7 +33,7 @@ class Index:
         self._store = Store(folder, topics.namespace)
         self.queries = Queries(self._store.path)
         self._follower = Follower(
-            connection, (topics.dlq_index, topics.dlq_state), self._begin, self._take_in
+            connection, (topics.dlq_index, topics.dlq_state), self._begin, self._take_in, _REST_S
         )
 
     @property
@@ -73,7 +73,5 @@ class Index:
             read_up_to[place] = records[-1].offset + 1
         letters, endings = values.values()
         spoilt = await asyncio.to_thread(self._store.take_in, letters, endings, read_up_to)
-        if len(letters) + len(endings) < _FEW:
-            await asyncio.sleep(_REST_S)
         if spoilt:
             log.error("index.spoilt records=%d topics=%s", spoilt, ",".join(values))

@@ -27,7 +27,7 @@ _PAGE_S = 0.05
 _BUSY = 0.6
 """Over how much of its time a page spreads its work; the rest is for brokers that answer slowly."""
 _TELL_S = 1.0
-_AHEAD, _AHEAD_S = 4_000, 1.0
+_AHEAD, _AHEAD_S = 4_000, 0.25
 """How many letters the index is asked for at once; with a rate, those that may go in this time: a thread that makes
 thousands of rows keeps the event loop from its turns."""
 _PAGE_BYTES = 4 << 20

@@ -16,13 +16,15 @@ from pipeline.clock import Clock
 __all__ = ["Pace", "steps"]
 
 _STEPS = 5
+_WORTH_A_STEP = 10
+"""So many letters: a step costs as much as some six of them beside its own."""
 
 T = TypeVar("T")
 
 
 def steps(page: Sequence[T]) -> Iterator[tuple[float, Sequence[T]]]:
     """A page in a few steps of equal size, in order, each with the share of the page behind it, up to 1."""
-    size = math.ceil(len(page) / _STEPS)
+    size = math.ceil(len(page) / min(_STEPS, max(1, len(page) // _WORTH_A_STEP)))
     for begin in range(0, len(page), size or 1):
         end = min(begin + size, len(page))
         yield end / len(page), page[begin:end]

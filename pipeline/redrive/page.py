@@ -142,9 +142,14 @@ class Pages:
         await ship_all(self._own, self._topics.audit, map(record_of, entries))
 
     async def _end(self, job: Job, places: Sequence[Coordinates], state: LetterState) -> None:
+        # To the partition with the letter's own number: a page is then one batch and not one for each partition, its
+        # keys need no hash, and a letter's entries still lie in one partition, to be compacted.
         now = self._clock.time()
-        records = [state_entry(place, state, at=now, by=job.by, job=job.id) for place in places]
-        await ship_all(self._own, self._topics.dlq_state, records)
+        records = [
+            (place.partition, state_entry(place, state, at=now, by=job.by, job=job.id)) for place in places
+        ]
+        for error in (await ship(self._own, self._topics.dlq_state, records)).values():
+            raise error
 
 
 def _place(letter: Letter) -> Coordinates:

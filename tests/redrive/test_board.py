@@ -154,15 +154,16 @@ def test_old_jobs_are_forgotten() -> None:
 def test_how_much_a_leader_has_in_hand() -> None:
     """Q5: with a rate, a page is what goes in a twentieth of a second; of large ones it has few, at least one."""
     assert [page_size(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [1_000, 1, 25, 1_000]
-    assert [look_ahead(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [4_000, 1, 500, 4_000]
+    assert [look_ahead(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [4_000, 1, 125, 4_000]
     assert [fitting(sizes, 10) for sizes in ([], [99], [4, 6, 1], [4, 7])] == [0, 1, 2, 1]
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes"), [(0, []), (1, [1]), (7, [2, 2, 2, 1]), (25, [5] * 5), (1_000, [200] * 5)]
+    ("count", "sizes"), [(0, []), (1, [1]), (19, [19]), (25, [13, 12]), (50, [10] * 5), (1_000, [200] * 5)]
 )
 def test_a_page_is_made_ready_in_a_few_steps(count: int, sizes: list[int]) -> None:
-    """Q5: live events find gaps: no step is more than a fifth of a page, and each letter is in one, in order."""
+    """Q5: live events find gaps: no step is more than a fifth of a page, or twenty letters, for each costs something of
+    its own; each letter is in one, in order."""
     made = list(steps(range(count)))
     assert [len(step) for _, step in made] == sizes
     assert [number for _, step in made for number in step] == list(range(count))
