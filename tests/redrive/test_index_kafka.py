@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from catalog import OwnTopics
 from devtools.kafka import Brokers
 from pipeline.clock import SYSTEM_CLOCK
 from pipeline.kafka.connection import Connection
-from pipeline.kafka.reader import Bounds, Place
-from pipeline.redrive.follow import Fetched, Follower
 from pipeline.redrive.index import Index
 from pipeline.redrive.model import Coordinates
 from pipeline.redrive.records import Records
@@ -66,33 +63,6 @@ async def test_it_follows_its_topics(kafka: Brokers, namespace: str, tmp_path: P
     async with _running(kafka.bootstrap, namespace, tmp_path) as index:
         assert _open(index)[0] == 21
         assert len(_open(index)) == 20
-
-
-async def test_what_comes_meanwhile_is_read_next(kafka: Brokers, namespace: str) -> None:
-    """Q5: what comes while others are taken in, however slowly, is read next, also where another partition is silent:
-    the broker holds a fetch of that one alone back for two seconds, and nothing else is fetched meanwhile."""
-    topic = f"{namespace}.dlq.state"
-    create_topic(kafka.bootstrap, topic, 2)
-    read = asyncio.Queue[bytes]()
-
-    async def begin(bounds: Mapping[Place, Bounds]) -> Mapping[Place, int]:
-        return {place: found.first for place, found in bounds.items()}
-
-    async def take_in(fetched: Fetched) -> None:
-        for record in itertools.chain.from_iterable(fetched.values()):
-            read.put_nowait(record.value)
-        await asyncio.sleep(0.3)  # a slow disk: longer than aiokafka leaves out what lies with it
-
-    follower = Follower(Connection((kafka.bootstrap,), "tests"), (topic,), begin, take_in, rest_s=0.01)
-    await follower.start()
-    try:
-        await follower.caught_up()
-        for value in (b"1", b"2", b"3"):
-            produce(kafka.bootstrap, topic, [OutRecord(b"k", value, partition=0)])
-            async with asyncio.timeout(1.5):
-                assert await read.get() == value
-    finally:
-        await follower.close()
 
 
 async def test_an_index_of_topics_that_are_gone(kafka: Brokers, namespace: str, tmp_path: Path) -> None:
