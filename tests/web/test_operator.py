@@ -171,7 +171,7 @@ def test_the_operators_way_without_javascript(night: Night) -> None:
         field = browser.find("input[name=tenant]")
         field.send_keys("tenant-07")
         field.submit()
-        assert "tenant=tenant-07" in browser.path
+        wait_until(lambda: "tenant=tenant-07" in browser.path, 10, "the filtered page")
         count = night.open("trap.sprung", tenant="tenant-07")
         assert f"{count} selected" in browser.text
         browser.link("Redrive or discard these").click()
