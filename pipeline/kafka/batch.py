@@ -16,8 +16,6 @@ __all__ = ["Batch", "Parcel", "Span", "count_of", "tell", "tell_acked"]
 
 log = logging.getLogger(__name__)
 
-_NOT_TOLD = "producer.end_not_told callback=%r -- it may now wait for ever; please report this"
-
 
 class Parcel:
     """Records in order, handed over together. Subclasses say what becomes of them.
@@ -112,7 +110,7 @@ def tell(callback: Callable[..., None], *facts: object) -> None:
     try:
         callback(*facts)
     except Exception:
-        log.exception(_NOT_TOLD, callback)
+        _not_told(callback)
 
 
 def tell_acked(spans: Iterable[Span], offset: int) -> None:
@@ -123,6 +121,12 @@ def tell_acked(spans: Iterable[Span], offset: int) -> None:
         try:
             parcel.acked(first, count, at)
         except Exception:
-            log.exception(_NOT_TOLD, parcel.acked)
+            _not_told(parcel.acked)
         if offset >= 0:
             at += count
+
+
+def _not_told(callback: Callable[..., None]) -> None:
+    log.exception(
+        "producer.end_not_told callback=%r -- it may now wait for ever; please report this", callback
+    )
