@@ -109,8 +109,8 @@ def tell(callback: Callable[..., None], *facts: object) -> None:
     """Tell a parcel something; what that raises is logged."""
     try:
         callback(*facts)
-    except Exception:
-        _not_told(callback)
+    except Exception as error:  # noqa: BLE001 -- whatever it is, others are told all the same
+        _not_told(callback, error)
 
 
 def tell_acked(spans: Iterable[Span], offset: int) -> None:
@@ -120,13 +120,15 @@ def tell_acked(spans: Iterable[Span], offset: int) -> None:
     for parcel, first, count in spans:
         try:
             parcel.acked(first, count, at)
-        except Exception:
-            _not_told(parcel.acked)
+        except Exception as error:  # noqa: BLE001 -- the same
+            _not_told(parcel.acked, error)
         if offset >= 0:
             at += count
 
 
-def _not_told(callback: Callable[..., None]) -> None:
-    log.exception(
-        "producer.end_not_told callback=%r -- it may now wait for ever; please report this", callback
+def _not_told(callback: Callable[..., None], error: Exception) -> None:
+    log.error(
+        "producer.end_not_told callback=%r -- it may now wait for ever; please report this",
+        callback,
+        exc_info=error,
     )
