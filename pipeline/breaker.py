@@ -47,12 +47,15 @@ class Breaker:
         self._failed_since = 0
         """Failures since anything last went through."""
         self.state = State.CLOSED
-        self.is_closed = True
-        """Whether traffic may go through."""
         self.since = 0.0
         """When the state was entered, in seconds of the clock handed in."""
         self.reason = ""
         """Why it opened; empty while closed."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether traffic may go through."""
+        return self.state is State.CLOSED
 
     def failure_ratio(self, now: float) -> float:
         """Failures among all events of the last 60 s, 0 where there were none."""
@@ -126,7 +129,6 @@ class Breaker:
 
     def _enter(self, state: State, now: float) -> None:
         self.state = state
-        self.is_closed = state is State.CLOSED
         self.since = now
 
     def _count(self, ok: int, failed: int, now: float) -> None:

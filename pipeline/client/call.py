@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from catalog.policies import Outbox
 from pipeline.client.acks import Acks
+from pipeline.client.event import Event
 from pipeline.client.metering import StageMeter
 from pipeline.errors import ErrorClass, StagingRefused, StagingUnavailable, classify
 from pipeline.kafka.lane import Lane, Parcel
@@ -20,7 +21,7 @@ from pipeline.packing import PACKED_OVERHEAD
 from pipeline.tracing import StagedSpan
 from pipeline.types import Staged
 
-__all__ = ["Answer", "Call", "Outcome", "failure_of"]
+__all__ = ["Answer", "Call", "Outcome", "call_of", "failure_of"]
 
 
 class Answer:
@@ -171,6 +172,11 @@ class Call(Parcel):
         """The call has ended, well or with this error; a cancelled one is told here."""
         if self.span is not None:
             self.span.end(error)
+
+
+def call_of(event: Event, outcome: Outcome, left_lane: Callable[[Exception | None], None]) -> Call:
+    """The call that makes a checked event durable."""
+    return Call(event.id, event.key, event.packed, event.policy.outbox, outcome, left_lane, event.span)
 
 
 def failure_of(event_id: str, error: BaseException, *, unknown: bool) -> Exception:

@@ -15,7 +15,7 @@ from threading import get_ident
 
 from catalog import Catalog, OwnTopics
 from pipeline.client.acks import Acks
-from pipeline.client.call import Answer, Call, failure_of
+from pipeline.client.call import Answer, Call, call_of, failure_of
 from pipeline.client.deadlines import Deadlines
 from pipeline.client.direct import DirectPath
 from pipeline.client.event import EventChecker
@@ -131,9 +131,7 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome: asyncio.Future[Staged] = loop.create_future()
-        call = Call(
-            event.id, event.key, event.packed, event.policy.outbox, outcome, self._left_lane, event.span
-        )
+        call = call_of(event, outcome, self._left_lane)
         self._accept(call)
         try:
             return await outcome
@@ -162,9 +160,7 @@ class KafkaStager(Stager):
             key, payload, tenant=tenant, subject=subject, id=id, time=time, policy=policy, headers=headers
         )
         outcome = Answer()
-        call = Call(
-            event.id, event.key, event.packed, event.policy.outbox, outcome, self._left_lane, event.span
-        )
+        call = call_of(event, outcome, self._left_lane)
         self._inbox.post(call, loop)
         try:
             return outcome.wait(self._settings.stage_timeout_s + _LOOP_GRACE_S)
