@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from aiokafka import errors as kafka_errors
@@ -36,7 +36,30 @@ REQUEST_TIMEOUT_S = 10.0
 
 class _Connection(AIOKafkaConnection):  # type: ignore[misc]
     """A connection that ends at once, with what is unsent: TLS's farewell, which a hung broker does not answer, would
-    leave it open for 30 s, and one that is given up amid a handshake for as long as the broker likes."""
+    leave it open for 30 s, and one that is given up amid a handshake for as long as the broker likes.
+
+    And one that is broken is broken for all: aiokafka learns it a turn of the event loop late. Who writes until then
+    is told a `RuntimeError` by uvloop, which aiokafka's own tasks do not survive: metadata would never come again.
+    """
+
+    def connected(self) -> bool:
+        """Whether there is something to write to."""
+        return self._writer is not None and not self._writer.transport.is_closing() and super().connected()
+
+    def send(self, request: Request, expect_response: bool = True) -> Coroutine[Any, Any, Response]:
+        """Write now; what is returned waits for the answer. Raises `KafkaConnectionError`, now or then."""
+        self._end_if_broken()
+        answer: Coroutine[Any, Any, Response] = super().send(request, expect_response)
+        return answer
+
+    def _send_sasl_token(self, payload: bytes, expect_response: bool = True) -> Coroutine[Any, Any, bytes]:
+        self._end_if_broken()
+        answer: Coroutine[Any, Any, bytes] = super()._send_sasl_token(payload, expect_response)
+        return answer
+
+    def _end_if_broken(self) -> None:
+        if self._writer is not None and self._writer.transport.is_closing():
+            self.close(CloseReason.CONNECTION_BROKEN)
 
     def close(
         self, reason: CloseReason | None = None, exc: BaseException | None = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.fetch import FetchRequest
@@ -110,3 +112,28 @@ async def test_a_fetch_that_failed_is_not_asked_again_at_once(kafka: Brokers, do
         answer = await client.send(well, fetch)
         assert answer.topics[0][1][0][1] != 0
         assert asyncio.get_running_loop().time() - began >= client._retry_backoff
+
+
+def test_a_connection_that_broke_in_this_turn_is_broken_for_all(kafka: Brokers, door: Door) -> None:
+    """C3: several requests written in the turn in which a connection breaks all fail as `KafkaConnectionError`, and
+    metadata comes again. uvloop says `RuntimeError` to all but the first, which ended aiokafka's own tasks: a worker
+    whose broker was killed did not find it again."""
+
+    async def write_on() -> None:
+        async with client_of(kafka, door) as (client, well), asyncio.timeout(20):
+            await client.send(well, QUESTION)
+            connection = client._conns[well, ConnectionGroup.DEFAULT]
+            descriptor = connection._writer.get_extra_info("socket").fileno()
+            with socket.socket(fileno=os.dup(descriptor)) as same:
+                same.shutdown(socket.SHUT_RDWR)
+            first = asyncio.ensure_future(connection.send(QUESTION))
+            assert not connection.connected()
+            with pytest.raises(KafkaConnectionError):
+                connection.send(QUESTION)
+            with pytest.raises(KafkaConnectionError):
+                connection._send_sasl_token(b"")
+            with pytest.raises(KafkaConnectionError):
+                await first
+            assert await client.force_metadata_update()
+
+    uvloop.run(write_on())
