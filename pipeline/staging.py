@@ -70,7 +70,7 @@ _HEADER_OVERHEAD = 4
 MAX_EXTRA_HEADERS = 100
 MAX_HEADER_NAME = 256
 MAX_HEADER_VALUE = 65_536
-_RESERVED = ("stage-", "ce_", "ce-", "dlq-")
+_RESERVED = ("stage-", "ce_", "ce-", "dlq-", "park-")
 _RFC3339 = re.compile(
     rb"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8]|(29|3[01]))[Tt](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
     rb"(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
@@ -117,7 +117,8 @@ def check_bytes(field: str, value: bytes) -> None:
 def check_extra_headers(headers: Iterable[tuple[str, str | bytes]]) -> list[Header]:
     """A caller's own headers, ready for the record: they travel on to the target as they are.
 
-    Raises `InvalidField` for reserved or malformed names, control characters in a text value, or too many.
+    Raises `InvalidField` for reserved or malformed names, control characters in a text value, one that is too long, or
+    too many.
     """
     checked: list[Header] = []
     for name, value in headers:
@@ -131,6 +132,10 @@ def check_extra_headers(headers: Iterable[tuple[str, str | bytes]]) -> list[Head
             if problem is not None:
                 raise InvalidField("headers", f"value of {name!r} {problem}; bytes pass as they are")
             value = value.encode()
+        elif len(value) > MAX_HEADER_VALUE:
+            raise InvalidField(
+                "headers", f"value of {name!r} has {len(value):,} bytes, the limit is {MAX_HEADER_VALUE:,}"
+            )
         checked.append((name, value))
     if len(checked) > MAX_EXTRA_HEADERS:
         raise InvalidField("headers", f"are {len(checked)}, the limit is {MAX_EXTRA_HEADERS}")

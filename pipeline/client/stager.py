@@ -88,7 +88,8 @@ class Stager:
         In: the definition's key; the payload (`bytes` are sent byte for byte, a model or anything JSON is
         encoded once, `NO_DATA` sends a null value); tenant (at most 256 bytes) and subject (1,024), where empty
         means absent; `id` (256 bytes, default a new UUIDv7) and `time` (aware, default now), which never change
-        afterwards; overrides of the delivery policy; headers of your own, which reach the target.
+        afterwards; overrides of the delivery policy; headers of your own, at most 100 with values of at most 64 KiB,
+        which reach the target.
 
         Out: `Staged`, once the event is durable. Decided within `STAGE_TIMEOUT_S`.
 

@@ -246,7 +246,7 @@ def test_own_headers() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["stage-id", "stage-anything", "ce_id", "ce-id", "dlq-x", "content-type"])
+@pytest.mark.parametrize("name", ["stage-id", "stage-anything", "ce_id", "ce-id", "dlq-x", "park-x", "content-type"])
 def test_reserved_headers(name: str) -> None:
     """A caller cannot forge what belongs to the pipeline (S4)."""
     error = refusal(headers={name: "x"})
@@ -262,6 +262,7 @@ def test_reserved_headers(name: str) -> None:
         {"a": "x\x00"},
         {"é" * 129: "x"},
         {"a": "x" * 65_537},
+        {"a": b"x" * 65_537},
         [("a", "x")] * 101,
         {"a": 5},
         {5: "a"},

@@ -130,6 +130,7 @@ def test_headers_of_the_caller_travel_on() -> None:
         ("n", None),
         ("Ünï", b"\xff"),
         ("", b""),
+        ("parkour", b"4"),
     ]
     reserved: list[RawHeader] = [
         ("ce_id", b"forged"),
@@ -138,6 +139,7 @@ def test_headers_of_the_caller_travel_on() -> None:
         ("dlq-first-failure-at", b"2026-01-01T00:00:00Z"),
         ("dlq-redrive-count", b"3"),
         ("stage-later", b"a header of a later version"),
+        ("park-target", b"forged"),
     ]
     more = [header for pair in zip(passed, reserved, strict=True) for header in pair]
     _, (_, _, headers) = only(planned(staged(more=more)))

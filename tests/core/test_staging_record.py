@@ -73,7 +73,7 @@ def test_limits() -> None:
     assert limits.KEY_BYTES == 256
 
 
-@pytest.mark.parametrize("name", ["stage-id", "stage-x", "ce_id", "ce-id", "dlq-x", "content-type"])
+@pytest.mark.parametrize("name", ["stage-id", "stage-x", "ce_id", "ce-id", "dlq-x", "park-x", "content-type"])
 def test_reserved_names(name: str) -> None:
     """T2, Q3: a caller's header cannot pass for one of ours; the refusal is a caller error (C2)."""
     assert is_reserved(name)

@@ -181,7 +181,7 @@ def test_a_callers_own_headers_are_sound_or_refused(headers: list[tuple[str, str
     with contextlib.suppress(InvalidField):
         for name, _ in check_extra_headers(headers):
             assert not [letter for letter in name if unicodedata.category(letter) == "Cc"]
-            assert not name.startswith(("stage-", "ce_", "ce-", "dlq-"))
+            assert not name.startswith(("stage-", "ce_", "ce-", "dlq-", "park-"))
 
 
 @pytest.mark.parametrize(
