@@ -23,7 +23,7 @@ up: env ## the same, but leave broker and worker running
 down: env ## end what `make up` left running
 	@$(BIN)/python -m demo down
 
-test: lint ## everything that CI runs: lint, types, import rules, tests
+test: lint ## lint, types, import rules, and all tests but the long ones
 	$(PYTEST) --numprocesses 3 --dist loadgroup
 
 test-long: env ## the long versions of the tests; minutes to hours

@@ -1,7 +1,7 @@
 """The settings: read once from `STREAMING_*` variables, validated together, frozen, handed in.
 
 Owns: names, types, defaults and purpose of every variable, and the text of `.env.reference`.
-Must not know: who uses them. Nothing else in the project reads the environment.
+Must not know: who uses them. Nothing else reads `STREAMING_*` variables.
 """
 
 from __future__ import annotations

@@ -122,9 +122,9 @@ def test_the_worker_is_started_alike_everywhere() -> None:
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
-    """`.ci/run` calls the README's test command and demo, which are targets of the Makefile (N1)."""
-    steps = re.findall(r'^step "make (\w+)"$', _text(".ci/run"), re.MULTILINE)
-    assert steps == ["test", "demo"]
+    """`.ci/run` calls the README's three commands, which are targets of the Makefile (N1)."""
+    steps = re.findall(r'^step "make ([\w-]+)"$', _text(".ci/run"), re.MULTILINE)
+    assert steps == ["test", "demo", "bench-check"]
     for step in steps:
         assert re.search(rf"^make {step}( |$)", _text("README.md"), re.MULTILINE)
         assert re.search(rf"^{step}:", _text("Makefile"), re.MULTILINE)
