@@ -246,7 +246,9 @@ def test_own_headers() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["stage-id", "stage-anything", "ce_id", "ce-id", "dlq-x", "park-x", "content-type"])
+@pytest.mark.parametrize(
+    "name", ["stage-id", "stage-anything", "ce_id", "ce-id", "dlq-x", "park-x", "content-type"]
+)
 def test_reserved_headers(name: str) -> None:
     """A caller cannot forge what belongs to the pipeline (S4)."""
     error = refusal(headers={name: "x"})
