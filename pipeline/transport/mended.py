@@ -71,7 +71,13 @@ class MendedConsumer(driver.Consumer):
         self._resume_later.clear()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Commit what is finished while the partitions are still ours: upstream forgets it first."""
+        """Commit what is finished while the partitions are still ours: upstream forgets it first.
+
+        Nothing is handed out from here on: what finished after the commit would be forgotten, and come twice.
+        """
+        self.stop_flow()
+        self.app.flow_control.suspend()
+        self.app.flow_control.clear()
         await self.commit_now()
         await super().on_partitions_revoked(revoked)
 

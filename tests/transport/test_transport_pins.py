@@ -85,8 +85,8 @@ PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
     (
         faust_consumer.Consumer.stop_flow,
         "c25e52686ebe",
-        "batches",
-        "the flow is off while partitions are revoked",
+        "mended",
+        "called: the flow is off while partitions are revoked",
     ),
     (faust_consumer.Consumer.resume_flow, "adfaabe16d15", "mended", "extended: partitions come back here"),
     (
@@ -299,6 +299,8 @@ PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
     ),
     (ThrowableQueue.empty, "b5d3c4060b89", "handover", "asked: whether the agent has taken all"),
     (FlowControlQueue.clear, "d4a020e5d8cf", "batches", "what waits in a queue vanishes"),
+    (FlowControlEvent.suspend, "fdeb3764f5c2", "mended", "called before the commit of a revocation"),
+    (FlowControlEvent.clear, "e5bfc62f24e8", "mended", "called then: what waits in the queues vanishes"),
     (FlowControlEvent.resume, "703313a62f32", "mended", "clears the queues"),
     (
         KafkaFetcher.fetched_records,
