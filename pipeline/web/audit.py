@@ -1,11 +1,14 @@
 """The page `/audit/`: who changed what, and what was skipped.
 
-Owns: reading the end of the audit topic. Must not know: who writes to it.
+Owns: reading the end of the audit topic, back to what was asked for. Must not know: who writes to it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, JsonValue
 
@@ -14,9 +17,15 @@ from pipeline.kafka.connection import Connection, staging_cluster
 from pipeline.kafka.reader import Place, Reader
 from pipeline.web.route import Answer, Call, Form, Route
 
-__all__ = ["ROUTES", "Line", "tail"]
+__all__ = ["ROUTES", "Line", "Tail", "tail"]
 
 _FETCH_S = 2.0
+_FETCH_RECORDS = 1_000
+_GROWTH = 4
+_MOST_RECORDS = 100_000
+"""How far a question goes back: a discard alone leaves a record for each dead letter."""
+_MOST_S = 8.0
+Entry = Mapping[str, JsonValue]
 
 
 class Asked(Form):
@@ -44,47 +53,92 @@ class Audit(BaseModel):
 
     lines: list[Line]
     asked: Asked
+    looked_at: int
+    """How many records of the topic were looked at."""
+    is_whole: bool
+    """Whether no older record could have been among the lines; False where looking was ended before."""
+
+
+class Tail(NamedTuple):
+    """What was found, newest first; of how many records, and whether it is certain that nothing is missing."""
+
+    lines: list[Line]
+    looked_at: int
+    is_whole: bool
 
 
 async def audit(call: Call) -> Answer:
     """The latest audit records."""
     asked = call.asked(Asked)
-    connection = staging_cluster(call.application.settings)
-    found = await tail(connection, call.application.topics.audit, asked.limit)
-    lines = [
-        line
-        for line in found
-        if (not asked.action or line.action == asked.action) and (not asked.by or line.by == asked.by)
-    ]
-    return Answer(Audit(lines=lines, asked=asked), "audit.html")
 
-
-async def tail(connection: Connection, topic: str, most: int) -> list[Line]:
-    """The last records of each partition of the audit topic, newest first, `most` of them at most."""
-    lines: list[Line] = []
-    async with Reader(connection) as reader:
-        bounds = await reader.bounds(topic)
-        ends = {Place(topic, p): bound.end for p, bound in bounds.items() if bound.end > bound.first}
-        reader.read_from(
-            {place: max(bounds[place.partition].first, end - most) for place, end in ends.items()}
+    def wanted(entry: Entry) -> bool:
+        return (not asked.action or entry.get("action") == asked.action) and (
+            not asked.by or entry.get("by") == asked.by
         )
-        while ends:
-            for place, records in (await reader.fetch(most, _FETCH_S)).items():
-                lines += [_line(record, place.partition) for record in records]
-            for place in list(ends):
-                if await reader.position(place) >= ends[place]:
-                    del ends[place]
-    lines.sort(key=lambda line: (line.at, line.partition, line.offset), reverse=True)
-    return lines[:most]
+
+    connection = staging_cluster(call.application.settings)
+    found = await tail(connection, call.application.topics.audit, asked.limit, wanted)
+    page = Audit(lines=found.lines, asked=asked, looked_at=found.looked_at, is_whole=found.is_whole)
+    return Answer(page, "audit.html")
 
 
-def _line(record: Any, partition: int) -> Line:
-    facts = dict(entry_of(record.value))
+async def tail(
+    connection: Connection,
+    topic: str,
+    most: int,
+    wanted: Callable[[Entry], bool] = lambda _: True,
+    most_records: int = _MOST_RECORDS,
+) -> Tail:
+    """The last `most` records of a topic that are wanted. Each partition is read backwards, in growing steps, until it
+    has given that many; not beyond `most_records` of them all, once they were looked at, or `_MOST_S`."""
+    lines: defaultdict[Place, list[Line]] = defaultdict(list)
+    looked_at, step = 0, most
+    until = asyncio.get_running_loop().time() + _MOST_S
+    async with Reader(connection) as reader:
+        bounds = {Place(topic, number): at for number, at in (await reader.bounds(topic)).items()}
+        ends = {place: at.end for place, at in bounds.items()}
+        while True:
+            ends = {
+                place: end
+                for place, end in ends.items()
+                if end > bounds[place].first and len(lines[place]) < most
+            }
+            if not ends or looked_at >= most_records or asyncio.get_running_loop().time() > until:
+                break
+            starts = {place: max(bounds[place].first, end - step) for place, end in ends.items()}
+            async for place, record in _between(reader, starts, ends):
+                looked_at += 1
+                entry = entry_of(record.value)
+                if wanted(entry):
+                    lines[place].append(_line(entry, place.partition, record.offset))
+            ends, step = starts, step * _GROWTH
+    newest = sorted(
+        (line for found in lines.values() for line in found),
+        key=lambda line: (line.at, line.partition, line.offset),
+        reverse=True,
+    )
+    return Tail(newest[:most], looked_at, not ends)
+
+
+async def _between(
+    reader: Reader, starts: Mapping[Place, int], ends: Mapping[Place, int]
+) -> AsyncIterator[tuple[Place, Any]]:
+    """All records from the one offset of each partition up to, and without, the other."""
+    left = set(starts)
+    reader.read_from(starts)
+    while left:
+        for place, records in (await reader.fetch(_FETCH_RECORDS, _FETCH_S, *left)).items():
+            for record in records:
+                if record.offset < ends[place]:
+                    yield place, record
+        left = {place for place in left if await reader.position(place) < ends[place]}
+
+
+def _line(entry: Entry, partition: int, offset: int) -> Line:
+    facts = dict(entry)
     at, action, by = (str(facts.pop(name, "")) for name in ("at", "action", "by"))
     subject = str(facts.pop("subject", "") or facts.get("id", ""))
-    return Line(
-        at=at, action=action, by=by, subject=subject, facts=facts, partition=partition, offset=record.offset
-    )
+    return Line(at=at, action=action, by=by, subject=subject, facts=facts, partition=partition, offset=offset)
 
 
 ROUTES = (Route("GET", "/audit/", audit, "Who changed what, newest first.", Audit, Asked),)
