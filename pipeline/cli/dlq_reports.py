@@ -13,7 +13,16 @@ from typing import Any
 from pipeline.cli.command import table
 from pipeline.clock import rfc3339
 
-__all__ = ["job_line", "job_text", "parked_text", "preview_text", "record_text", "topic_text", "topics_text"]
+__all__ = [
+    "job_line",
+    "job_text",
+    "parked_text",
+    "plain",
+    "preview_text",
+    "record_text",
+    "topic_text",
+    "topics_text",
+]
 
 Document = Mapping[str, Any]
 _BAR = 30

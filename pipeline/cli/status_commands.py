@@ -12,7 +12,7 @@ from faust.cli.base import cli
 
 from pipeline.application import Application
 from pipeline.cli.command import Report, Subcommand, add_group, table
-from pipeline.cli.dlq_reports import parked_text
+from pipeline.cli.dlq_reports import parked_text, plain
 from pipeline.cli.following import run_job
 from pipeline.cli.worker_api import TOKEN_VARIABLE, worker_at
 from pipeline.clock import rfc3339
@@ -55,20 +55,20 @@ async def status(self: Subcommand, *, url: str, token: str) -> Report:
         found = await worker.get("/")
     rows = [
         ("ready", "yes" if found["ready"] else "no"),
-        ("in staging, not committed", found["lag"]),
-        ("delivered since its start", int(found["totals"]["delivered"])),
-        ("parked now", found["parked"]),
-        ("open dead letters", found["dead"]),
+        ("in staging, not committed", None if found["lag"] is None else f"{found['lag']:,}"),
+        ("delivered since its start", f"{found['totals']['delivered']:,.0f}"),
+        ("parked now", f"{found['parked']:,}"),
+        ("open dead letters", f"{found['dead']:,}"),
     ]
-    attention = [(item["level"], item["text"], item["detail"]) for item in found["attention"]]
+    attention = [(item["text"], item["facts"] or None, item["detail"] or None) for item in found["attention"]]
     parts = [table(("WORKER", ""), rows)]
     if attention:
-        parts.append(table(("NEEDS ATTENTION", "", ""), attention))
-    return Report(found, "\n\n".join(parts), bool(found["ready"]))
+        parts.append(table(("NEEDS ATTENTION", "FACTS", "WHY"), attention))
+    return Report(found, plain("\n\n".join(parts)), bool(found["ready"]))
 
 
 async def list(self: Subcommand, *, url: str, token: str) -> Report:  # noqa: A001 -- a command is named like its handler
-    """List the targets, those that are not well first.
+    """List the targets, those that are not well first, and what is parked because no worker knows what it is.
 
     Exit status 0 only where every breaker is closed.
     """
@@ -80,13 +80,21 @@ async def list(self: Subcommand, *, url: str, token: str) -> Report:  # noqa: A0
             "paused" if target["paused_by"] else target["state"],
             rfc3339(target["since"]),
             f"{target['failure_ratio']:.0%}",
-            target["parked_records"],
+            f"{target['parked_records']:,}",
             target["reason"] or None,
         )
         for target in found["targets"]
     ]
-    text = table(("TARGET", "STATE", "SINCE", "FAILURES", "PARKED", "WHY"), rows)
-    return Report(found, text, all(target["state"] == "closed" for target in found["targets"]))
+    parts = [table(("TARGET", "STATE", "SINCE", "FAILURES", "PARKED", "WHY"), rows)]
+    unknown = [
+        (one["target"], one["partition"], f"{one['records']:,}", rfc3339(one["oldest_at"]), one["reason"])
+        for one in found["unknown"]
+    ]
+    if unknown:
+        parts.append(table(("NO WORKER KNOWS", "PARTITION", "PARKED", "OLDEST", "WHY"), unknown))
+    return Report(
+        found, plain("\n\n".join(parts)), all(target["state"] == "closed" for target in found["targets"])
+    )
 
 
 async def pause(self: Subcommand, *, target: str, reason: str, url: str, token: str) -> Report:
@@ -108,8 +116,8 @@ async def release(self: Subcommand, *, target: str, dry_run: bool, **given: str)
     """Deliver what is parked for TARGET now, in order, though its breaker would wait or it is paused.
 
     Shows first what is parked, then how far it is. Exit status 0 once all of it has ended; what the target does not
-    take stays parked, with status 1. TARGET may be one of the names that `breakers list` does not have: a definition
-    or staging version that no worker knew.
+    take stays parked, with status 1. TARGET may be a definition or staging version that no worker knew, as `breakers
+    list` names it.
     """
     return await _do_away(self, target, "release", dry_run, **given)
 

@@ -106,6 +106,11 @@ class Browser:
         self.driver.save_screenshot(str(SHOTS / f"{self._name}-{self._shots:02}-{what}.png"))
         self.driver.set_window_size(width, 900)
 
+    def become_a_phone(self, width: int = 360) -> None:
+        """Show pages as a phone of this width does; windows do not get narrower than 500."""
+        metrics = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
     def complaints(self) -> list[str]:
         """What the browser logged: errors of scripts, and of what the page's policy forbade."""
         entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]

@@ -1,19 +1,53 @@
 // Liveness, and nothing else: every page works without it. Parts marked data-live are taken anew from the same
-// address every few seconds, unless somebody is using them.
+// address every few seconds and changed in place, so that focus, selection, scrolling and what a screen reader
+// follows stay where they are.
 "use strict";
 (() => {
   const EVERY_MS = 2500;
-  const parts = () => document.querySelectorAll("[data-live]");
   let failed = 0;
 
-  function inUse(part) {
-    return part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea, button");
+  // What a node is: what has another name is another thing, and is not turned into it.
+  function name(node) {
+    if (node.nodeType !== Node.ELEMENT_NODE) return node.nodeName;
+    const own = node.id || node.dataset.key || (node.nodeName === "FORM" ? node.getAttribute("action") : "");
+    return `${node.nodeName} ${own}`;
   }
 
-  function keepOpen(from, to) {
-    for (const open of from.querySelectorAll("details[open][id]")) {
-      const same = to.querySelector(`#${CSS.escape(open.id)}`);
-      if (same) same.open = true;
+  function isInUse(node) {
+    return node.nodeName === "FORM" && node.contains(document.activeElement);
+  }
+
+  function renew(node, fresh) {
+    if (node.nodeType !== Node.ELEMENT_NODE) {
+      if (node.data !== fresh.data) node.data = fresh.data;
+      return;
+    }
+    if (isInUse(node) || node.isEqualNode(fresh)) return;
+    for (const { name, value } of fresh.attributes) {
+      if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+    }
+    for (const { name } of [...node.attributes]) {
+      const isTheirs = node.nodeName === "DETAILS" && name === "open";
+      if (!isTheirs && !fresh.hasAttribute(name)) node.removeAttribute(name);
+    }
+    renewChildren(node, fresh);
+  }
+
+  function renewChildren(node, fresh) {
+    const old = new Map();
+    for (const child of node.childNodes) {
+      const same = old.get(name(child));
+      if (same) same.push(child);
+      else old.set(name(child), [child]);
+    }
+    const pairs = [...fresh.childNodes].map((child) => [old.get(name(child))?.shift(), child]);
+    for (const left of old.values()) left.forEach((child) => child.remove());
+    let at = node.firstChild;
+    for (const [found, child] of pairs) {
+      if (found) renew(found, child);
+      const wanted = found ?? document.importNode(child, true);
+      if (wanted === at) at = at.nextSibling;
+      else node.insertBefore(wanted, at);
     }
   }
 
@@ -32,17 +66,17 @@
   }
 
   async function refresh() {
-    if (document.hidden || !parts().length) return;
+    if (document.hidden || !document.querySelector("main [data-live]")) return;
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(8000) });
       if (!answer.ok || answer.redirected) throw new Error(answer.status);
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      for (const part of parts()) {
+      const focused = document.activeElement;
+      for (const part of document.querySelectorAll("[data-live]")) {
         const fresh = page.querySelector(`[data-live="${CSS.escape(part.dataset.live)}"]`);
-        if (!fresh || inUse(part) || fresh.innerHTML === part.innerHTML) continue;
-        keepOpen(part, fresh);
-        part.replaceWith(document.importNode(fresh, true));
+        if (fresh) renew(part, fresh);
       }
+      if (focused?.isConnected) focused.focus({ preventScroll: true });
       failed = 0;
     } catch {
       failed += 1;
