@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.client.relay import Relay
-from pipeline.outbox.errors import OutboxUnavailable
-from pipeline.outbox.process import ProcessOutbox
+from pipeline.outbox.errors import OutboxDamaged, OutboxUnavailable
+from pipeline.outbox.process import ProcessOutbox, Waiting
 from pipeline.outbox.slots import Orphans, Slot
 
 __all__ = ["Adoption"]
@@ -30,7 +30,9 @@ class Adoption:
         self._max_bytes = max_bytes
         self._relay_of = relay_of
         self._orphans = Orphans(directory)
-        self._set_aside: dict[Path, int] = {}
+        self._left: dict[Path, Waiting] = {}
+        """What was left in the slots that were drained."""
+        self._relay: Relay | None = None
         self.looked = asyncio.Event()
         """Set once every orphan that the first look found is empty."""
 
@@ -46,30 +48,41 @@ class Adoption:
     @property
     def set_aside(self) -> int:
         """How many rows stand aside in the slots that were drained."""
-        return sum(self._set_aside.values())
+        return sum(left.set_aside for left in self._left.values())
+
+    @property
+    def damage(self) -> list[OutboxDamaged]:
+        """What was found damaged in them."""
+        return [left.damage for left in self._left.values() if left.damage is not None]
+
+    async def settle(self) -> None:
+        """Hand over no more rows, and wait, without limit, for the end of those that are in flight."""
+        if self._relay is not None:
+            await self._relay.settle()
 
     async def _run(self) -> None:
         while True:
             for slot in self._orphans.take():
-                await self._drain(slot)
+                try:
+                    await self._drain(slot)
+                except Exception as error:  # noqa: BLE001 -- whatever it is, what lies there is looked into again
+                    log.warning("outbox.not_adopted slot=%s error=%r", slot.folder, error)
+                finally:
+                    slot.release()
             self.looked.set()
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _drain(self, slot: Slot) -> None:
-        try:
-            outbox = await self._open(slot)
-        except OutboxUnavailable as error:
-            log.warning("outbox.not_adopted error=%r", error)
-            slot.release()
-            return
-        relay = self._relay_of(outbox)
+        outbox = await self._open(slot)
+        relay = self._relay = self._relay_of(outbox)
         relay.start()
         try:
             await relay.until_empty()
-            self._set_aside[slot.folder] = (await outbox.waiting()).set_aside
+            self._left[slot.folder] = await outbox.waiting()
         finally:
             await relay.stop()
             await outbox.close()
+            self._relay = None
         self._orphans.emptied(slot)
 
     async def _open(self, slot: Slot) -> ProcessOutbox:

@@ -180,8 +180,8 @@ class Fallback:
         aside = waiting.set_aside + self._adoption.set_aside
         if aside:
             reasons.append(f"{aside:,} rows are set aside and need a look")
-        if waiting.damage is not None:
-            reasons.append(str(waiting.damage))
+        damage = [*([waiting.damage] if waiting.damage is not None else []), *self._adoption.damage]
+        reasons += map(str, damage)
         return Health("degraded" if reasons else "healthy", "; ".join(reasons))
 
     def waiting_now(self) -> Waiting | None:
@@ -196,10 +196,11 @@ class Fallback:
 
     async def settle(self) -> None:
         """Wait for the broker's answers to rows that are in flight; for no longer than a call waits for one."""
-        if self._relay is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.stage_timeout_s):
-                    await self._relay.settle()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.stage_timeout_s):
+                await asyncio.gather(
+                    self._adoption.settle(), *([self._relay.settle()] if self._relay else [])
+                )
 
     async def close(self) -> None:
         """Make rows of what is still under way; end the relay; let go of the outbox."""

@@ -16,13 +16,10 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-from aiokafka.errors import KafkaError
-
 from pipeline.breaker import Breaker
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane, Parcel
 from pipeline.kafka.producer import Producer
-from pipeline.kafka.security import SecurityRefused
 from pipeline.outbox.errors import OutboxUnavailable
 from pipeline.outbox.protocol import Outbox, Stored, Turn
 from pipeline.outbox.row import BadRow, Row, decode
@@ -183,8 +180,11 @@ class Relay:
 
     async def _run(self) -> None:
         # Its holder may be another event loop; or rows of an earlier process are being counted.
-        while self._turn is not None and not self._turn.claim_relay(self._told, self._loop):  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_AGAIN_S)
+        while self._turn is not None and not self._turn.claim_relay(self._told, self._loop):
+            if self._breaker.is_closed:
+                await asyncio.sleep(_LOOK_AGAIN_S)
+            else:  # each stager has its own, and no other relay asks for this one
+                await self._probe()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -193,8 +193,14 @@ class Relay:
                 await self._ship()
             except OutboxUnavailable as error:
                 log.warning("relay.no_outbox error=%r", error)
-                await asyncio.sleep(_PAUSE_S)
-                self._wake.set()
+            except Exception:
+                if self._turn is None:
+                    raise  # whoever gave us an outbox of his own hears what it raised
+                log.exception("relay.failed -- it goes on; please report this")
+            else:
+                continue
+            await asyncio.sleep(_PAUSE_S)
+            self._wake.set()
 
     async def _tidy(self) -> None:
         """Delete what was shipped, set aside what can never be; what fails stays on its list for the next time."""
@@ -272,11 +278,11 @@ class Relay:
         if self._breaker.may_probe(self._clock.monotonic()):
             try:
                 await self._producer.probe(self._topic, self._probe_timeout_s)
-            except (KafkaError, SecurityRefused, OSError, TimeoutError) as error:
-                self._breaker.probe_failed(self._clock.monotonic(), str(error) or type(error).__name__)
             except asyncio.CancelledError:
                 self._breaker.probe_cancelled(self._clock.monotonic())
                 raise
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it is what is wrong with the broker
+                self._breaker.probe_failed(self._clock.monotonic(), str(error) or type(error).__name__)
             else:
                 self._breaker.probe_succeeded(self._clock.monotonic())
         self._wake.set()

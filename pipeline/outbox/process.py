@@ -113,7 +113,8 @@ class ProcessOutbox:
         `wake` is called on this loop whenever rows were stored.
         """
         with self._lock:
-            if self._relaying is None and self._all_counted:
+            free = self._relaying is None or self._relaying.loop.is_closed()  # it could not let go
+            if free and self._all_counted:
                 self._relaying = _Relaying(wake, loop)
             return self._relaying is not None and self._relaying.wake is wake
 
@@ -206,7 +207,8 @@ class ProcessOutbox:
             try:
                 result = work()
             except Exception as error:  # noqa: BLE001 -- carried to the caller
-                call_on(loop, lambda error=error: None if done.done() else done.set_exception(error))  # type: ignore[misc]
+                failure = self._typed(error)
+                call_on(loop, lambda: None if done.done() else done.set_exception(failure))
             else:
                 call_on(loop, lambda: None if done.done() else done.set_result(result))
 
@@ -247,17 +249,23 @@ class ProcessOutbox:
             for loop, end in self._ends:
                 call_on(loop, lambda end=end: None if end.done() else end.set_result(None))  # type: ignore[misc]
 
+    def _typed(self, error: Exception) -> OutboxUnavailable:
+        if isinstance(error, OutboxUnavailable):
+            return error
+        log.error("outbox.failed error=%r", error, exc_info=error)
+        return OutboxUnavailable(str(self._slot.folder), repr(error))
+
     def _commit(self, appends: Sequence[_Append]) -> None:
         """One fsync for all; where all together do not fit, each for itself, so that what fits is stored."""
         results: Sequence[int | OutboxUnavailable]
         try:
             results = self._store.append([data for _, data, _, _ in appends])
-        except OutboxUnavailable as error:
+        except Exception as error:  # noqa: BLE001 -- this thread must not end, or nobody would ever hear
             if len(appends) > 1:
                 for item in appends:
                     self._commit([item])
                 return
-            results = [error]
+            results = [self._typed(error)]
             self._forget([key for key, _, _, _ in appends])
         told: defaultdict[Listener[Any], list[tuple[Any, int | OutboxUnavailable]]] = defaultdict(list)
         for (_, _, name, listener), result in zip(appends, results, strict=True):
@@ -276,7 +284,7 @@ class ProcessOutbox:
         new events wait to be stored meanwhile."""
         try:
             rows = self._store.read(self._counted_to, _COUNT_AT_ONCE)
-        except OutboxUnavailable as error:
+        except Exception as error:  # noqa: BLE001 -- the same
             log.warning("outbox.not_counted error=%r", error)
             with self._changed:
                 self._changed.wait(_PAUSE_S)

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from pipeline.outbox.errors import NoRoomForOutbox, OutboxUnavailable
 
 __all__ = ["Orphans", "Slot", "slot_folders", "take_slot"]
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 _MAX_SLOTS = 4_096
 _PREFIX = "slot-"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -84,19 +88,34 @@ class Orphans:
         self._seen: dict[Path, int] = {}
 
     def take(self) -> Iterator[Slot]:
-        """Lock the slots that nobody holds and that may have rows, one after the other, by number.
+        """Lock the slots that nobody holds and that may have rows, one after the other, by number. One that cannot be
+        looked into now is left for the next time.
 
         The caller releases each before it asks for the next.
         """
-        for folder in slot_folders(self._directory):
-            if (folder / "rows").is_dir() and self._seen.get(folder) != _changed_at(folder):
-                slot = Slot.lock(folder)
-                if slot is not None:
-                    yield slot
+        for folder in self._look(lambda: slot_folders(self._directory)) or ():
+            slot = self._look(lambda folder=folder: self._free(folder))  # type: ignore[misc]
+            if slot is not None:
+                yield slot
 
     def emptied(self, slot: Slot) -> None:
-        """The slot has been looked into and closed; nothing is left in it."""
-        self._seen[slot.folder] = _changed_at(slot.folder)
+        """The slot has been looked into and closed; nothing is left in it, unless somebody has taken it since."""
+        again = Slot.lock(slot.folder)
+        if again is not None:
+            self._seen[slot.folder] = _changed_at(slot.folder)
+            again.release()
+
+    def _free(self, folder: Path) -> Slot | None:
+        if not (folder / "rows").is_dir() or self._seen.get(folder) == _changed_at(folder):
+            return None
+        return Slot.lock(folder)
+
+    def _look(self, look: Callable[[], T]) -> T | None:
+        try:
+            return look()
+        except OSError as error:
+            log.warning("outbox.not_looked_into folder=%s error=%r", self._directory, error)
+            return None
 
 
 def _changed_at(folder: Path) -> int:

@@ -100,6 +100,28 @@ async def test_what_does_not_fit_fails_alone(tmp_path: Path) -> None:
     await outbox.close()
 
 
+async def test_an_error_that_nobody_foresaw_ends_nothing(
+    outbox: ProcessOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2, S7: whatever a store raises, callers hear of it as `OutboxUnavailable`, and the outbox goes on: a writer that
+    had ended would let everybody wait for ever."""
+
+    def unforeseen(*_: object) -> None:
+        raise MemoryError("unforeseen")
+
+    with monkeypatch.context() as broken:
+        for name in ("append", "read", "delete"):
+            broken.setattr(RocksStore, name, unforeseen)
+        with pytest.raises(OutboxUnavailable, match="unforeseen"):
+            await append(outbox, b"k", row(b"k"))
+        with pytest.raises(OutboxUnavailable, match="unforeseen"):
+            await outbox.read(0, 1)
+        with pytest.raises(OutboxUnavailable, match="unforeseen"):
+            await outbox.delete(())
+    assert await append(outbox, b"k", row(b"k")) == 1
+    assert outbox.rows_of(b"k") == 1
+
+
 async def test_old_rows_are_counted_before_new_ones_may_overtake(tmp_path: Path) -> None:
     """S6: rows that an earlier process left hold their keys back from the first moment on."""
     earlier = ProcessOutbox(take_slot(tmp_path), GIB)
@@ -157,6 +179,30 @@ def test_orphans_are_found_and_living_slots_left_alone(tmp_path: Path) -> None:
     orphans.emptied(orphan)
     assert list(orphans.take()) == []  # nothing has changed in it since
     living.release()
+
+
+def test_a_slot_taken_again_is_looked_into_again(tmp_path: Path) -> None:
+    """S9: a slot that another process took while it was found empty is looked into once that process is dead, though
+    its files have not changed since: rows are appended without a change to their folder."""
+    (tmp_path / "slot-0000" / "rows").mkdir(parents=True)
+    orphans = Orphans(tmp_path)
+    (orphan,) = orphans.take()
+    orphan.release()
+    other = take_slot(tmp_path)
+    orphans.emptied(orphan)
+    other.release()
+    (again,) = orphans.take()
+    again.release()
+
+
+def test_a_slot_that_cannot_be_looked_into_hides_no_other(tmp_path: Path) -> None:
+    """S9: what is wrong with one slot keeps nobody from adopting the next, and ends no search."""
+    for number in range(2):
+        (tmp_path / f"slot-{number:04d}" / "rows").mkdir(parents=True)
+    (tmp_path / "slot-0000" / "lock").mkdir()
+    (orphan,) = Orphans(tmp_path).take()
+    assert orphan.folder.name == "slot-0001"
+    orphan.release()
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Several stagers of one process share its outbox: each is well again, and in order, whoever of them ships."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from catalog import Catalog, OwnTopics
+from devtools.kafka import Brokers
+from pipeline.client.fallback import Fallback
+from pipeline.client.kafka_stager import KafkaStager
+from tests.kafka_client import create_topic
+from tests.outbox.test_outbox_kafka import EVENT, numbers_by_key, settings_of, stage, stager_of, until
+
+pytestmark = pytest.mark.kafka
+
+
+async def test_a_stager_that_does_not_ship_asks_for_the_broker_too(
+    kafka: Brokers, namespace: str, tmp_path: Path
+) -> None:
+    """B2: of two stagers of a process one ships; the breaker of the other closes all the same once the broker answers,
+    and its events go straight again."""
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path)
+    async with stager_of(settings) as ships, stager_of(settings) as other:
+        for stager in (ships, other):
+            await until(stager, lambda health: health == ("healthy", ""))
+        assert isinstance(other._fallback, Fallback)
+        other._fallback.breaker.trip(other._clock.monotonic(), "planted")
+        assert (await stage(other, "k", 0)).via == "outbox"
+        await until(other, lambda health: health == ("healthy", ""), timeout_s=10)
+        assert (await stage(other, "k", 1)).via == "topic"
+    assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [0, 1]}
+
+
+async def test_rows_are_shipped_though_the_loop_of_who_shipped_was_closed_without_a_word(
+    kafka: Brokers, namespace: str, tmp_path: Path
+) -> None:
+    """S9: an event loop that is closed under its stager, which then cannot let go of the outbox, takes no other
+    stager of the process with it: that ships what waits."""
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, topics_autocreate=False)
+
+    left: list[KafkaStager] = []
+
+    def one_that_just_ends() -> None:
+        loop = asyncio.new_event_loop()
+        left.append(KafkaStager(settings, catalog=Catalog([EVENT], namespace=namespace)))
+        loop.run_until_complete(left[0].start())
+        loop.run_until_complete(asyncio.sleep(0.1))
+        loop.close()
+
+    thread = threading.Thread(target=one_that_just_ends)
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    async with stager_of(settings) as stager:
+        assert (await stage(stager, "k", 0)).via == "outbox"
+        await asyncio.to_thread(create_topic, kafka.bootstrap, OwnTopics(namespace).staging, 3)
+        await until(stager, lambda health: health == ("healthy", ""), timeout_s=15)
+    assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [0]}
