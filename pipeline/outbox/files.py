@@ -8,10 +8,12 @@ row. One set aside: `x` and its sequence; the time; the length of the reason, 4 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
-from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch
+from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
 from pipeline.outbox.protocol import Stored
 
@@ -26,8 +28,11 @@ __all__ = [
     "aside_of",
     "aside_value",
     "batch",
+    "is_damage",
     "is_full",
     "key",
+    "never_held_a_row",
+    "open_to_read",
     "options",
     "row_stamp",
     "scan",
@@ -44,6 +49,8 @@ _LENGTH_BYTES = 4
 Changes: TypeAlias = "Sequence[tuple[bytes, bytes | None]]"
 """Keys with their new values, or None to delete them: all or none."""
 _FULL = (NO_SPACE, "ENOSPC", "Disk quota", "EDQUOT", "File too large")
+_OF_THE_SYSTEM = "IO error"
+_DAMAGED = ("No such file", "While pread", "While reading")
 
 
 def key(prefix: bytes, sequence: int) -> bytes:
@@ -111,6 +118,29 @@ def options() -> Options:
     return options
 
 
+def open_to_read(path: Path) -> Rdict:
+    """The files as they are now, for reading only; needs no room on their disk and takes no lock. Raises what RocksDB
+    raises, and `OSError`."""
+    with tempfile.TemporaryDirectory() as logs:  # whoever has them open logs beside them
+        how = options()
+        how.set_db_log_dir(logs)
+        how.create_if_missing(False)
+        return Rdict(str(path), how, access_type=AccessType.read_only())
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether the files are wrong: one is missing or cannot be read. What else the system refuses, for want of
+    descriptors or of a right, say, says nothing about them."""
+    text = str(error)
+    return _OF_THE_SYSTEM not in text or any(sign in text for sign in _DAMAGED)
+
+
 def is_full(error: Exception) -> bool:
     """Whether RocksDB found no room."""
     return any(sign in str(error) for sign in _FULL)
+
+
+def never_held_a_row(path: Path) -> bool:
+    """Whether the files of a database are none, or those of one that was never completely made: rows go to a log
+    first, and from there into a table."""
+    return not any(path.glob("*.sst")) and not any(log.stat().st_size for log in path.glob("*.log"))

@@ -5,15 +5,12 @@ Owns: opening the files for reading only. Must not know: who asks, how rows are 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rocksdict import AccessType, Rdict
-
 from pipeline.outbox.errors import OutboxUnavailable
-from pipeline.outbox.files import ASIDE, DATABASE, ROW, aside_of, options, scan, stored_of
+from pipeline.outbox.files import ASIDE, DATABASE, ROW, aside_of, open_to_read, scan, stored_of
 from pipeline.outbox.slots import Slot, slot_folders
 
 __all__ = ["Found", "is_held", "rows_in", "slots_in"]
@@ -48,18 +45,14 @@ def rows_in(folder: Path) -> Iterator[Found]:
 
     Needs no room on the disk and takes no lock. Raises `OutboxUnavailable` where the files cannot be read.
     """
-    with tempfile.TemporaryDirectory() as logs:
-        how = options()
-        how.set_db_log_dir(logs)  # a living process logs beside its files
-        how.create_if_missing(False)
-        try:
-            database = Rdict(str(folder / DATABASE), how, access_type=AccessType.read_only())
-        except Exception as error:
-            raise OutboxUnavailable(str(folder), f"it cannot be read ({error})") from error
-        try:
-            for sequence, value in scan(database, ROW):
-                yield Found(*stored_of(sequence, value), None)
-            for sequence, value in scan(database, ASIDE):
-                yield Found(*aside_of(sequence, value))
-        finally:
-            database.close()
+    try:
+        database = open_to_read(folder / DATABASE)
+    except Exception as error:
+        raise OutboxUnavailable(str(folder), f"it cannot be read ({error})") from error
+    try:
+        for sequence, value in scan(database, ROW):
+            yield Found(*stored_of(sequence, value), None)
+        for sequence, value in scan(database, ASIDE):
+            yield Found(*aside_of(sequence, value))
+    finally:
+        database.close()

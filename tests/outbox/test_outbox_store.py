@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rocksdict import Options
+from rocksdict import Options, Rdict, WriteOptions
 
 from pipeline.outbox import store as store_module
 from pipeline.outbox.errors import NoRoomForOutbox, OutboxFull, OutboxUnavailable
-from pipeline.outbox.files import options
+from pipeline.outbox.files import Changes, batch, options
 from pipeline.outbox.store import RocksStore
 
 GIB = 1 << 30
@@ -129,16 +130,18 @@ def test_damage_in_the_middle_is_set_aside_not_skipped(tmp_path: Path) -> None:
     opened.close()
 
 
-def test_a_damaged_table_does_not_look_like_the_end(tmp_path: Path) -> None:
-    """S2: one bit that flipped in a table file: the files are kept and reported. RocksDB's iterator ends there without
-    a word, rows behind would be gone, and their sequences would be given to new ones."""
+@pytest.mark.parametrize("where", ["among its rows", "in its index"])
+def test_a_damaged_table_does_not_look_like_the_end(where: str, tmp_path: Path) -> None:
+    """S2: one bit that flipped in a table file: the files are kept and reported. Among rows RocksDB's iterator ends
+    without a word, rows behind would be gone, and their sequences would be given to new ones. In the index it finds a
+    wrong "block checksum", which is no lock that somebody holds."""
     store = RocksStore(tmp_path / "slot", GIB)
     for _ in range(12):
         store.append([os.urandom(1_000) for _ in range(1_000)])
     store.close()
     table = min((tmp_path / "slot" / "rows").glob("*.sst"))
     content = bytearray(table.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 2 if where == "among its rows" else -100] ^= 1
     table.write_bytes(content)
     opened = RocksStore(tmp_path / "slot", GIB)
     assert opened.damage is not None
@@ -213,8 +216,8 @@ def test_closing_on_a_full_disk(small_disk: Path) -> None:
 
 
 def test_a_first_start_on_a_full_disk(small_disk: Path) -> None:
-    """S2: without room for a new store it is said that there is none yet; with rows in it, only that the disk is
-    full. However far the making of its files came, it begins once there is room."""
+    """S2: without room for a new store it is said that there is none yet; with rows in it, only what is new is refused.
+    However far the making of its files came, it begins once there is room."""
     folder, more = small_disk / "slot", small_disk / "more"
     for left in (0, 4_096, 20_480, 45_056):
         fill(small_disk)
@@ -228,9 +231,10 @@ def test_a_first_start_on_a_full_disk(small_disk: Path) -> None:
         fill(small_disk)
         (folder / "reserve").unlink()
         fill(small_disk)
-        with pytest.raises(OutboxFull) as full:
-            RocksStore(folder, GIB)
-        assert not isinstance(full.value, NoRoomForOutbox)
+        store = RocksStore(folder, GIB)
+        with pytest.raises(OutboxFull):
+            store.append([b"refused"])
+        store.close()
         more.unlink()
         store = RocksStore(folder, GIB)
         assert [row.data for row in store.read(0, 10)] == [b"stored"]
@@ -275,4 +279,105 @@ def test_a_restart_on_a_full_disk_drains(small_disk: Path) -> None:
     assert store.rows == 1_000
     store.delete(store.read(0, 1_000))
     assert store.read(0, 1) == []
+    store.close()
+
+
+def test_a_restart_on_a_full_disk_without_the_reserve_drains(small_disk: Path) -> None:
+    """S2: also where the reserve was given up earlier and others have taken its room: what waits is read and shipped,
+    what can never be is set aside, what is new is refused. Once there is room, what was shipped stays gone, also where
+    there is room only at the end, and staging goes on."""
+    folder, more = small_disk / "slot", small_disk / "more"
+    store = RocksStore(folder, GIB)
+    for _ in range(100):
+        store.append([os.urandom(1_000)] * 10)
+    store.close()
+    for room_comes_before_the_end in (True, False):
+        fill(small_disk)
+        (folder / "reserve").unlink()
+        fill(small_disk)
+        store = RocksStore(folder, GIB)
+        waiting = store.rows
+        with pytest.raises(OutboxFull, match="free some space"):
+            store.append([b"new"])
+        rows = store.read(0, 300)
+        assert len(rows) == 300
+        store.delete(rows)
+        store.set_aside(store.read(0, 1)[0], "refused")
+        assert store.rows == waiting - 301
+        assert store.read(0, 1)[0].sequence == rows[-1].sequence + 2
+        more.unlink()
+        if room_comes_before_the_end:
+            store.append([b"new"])
+        store.close()
+        store = RocksStore(folder, GIB)
+        assert store.rows == waiting - 301 + room_comes_before_the_end
+        assert len(list(store.aside())) == store.set_aside_count
+        store.close()
+    assert store.set_aside_count == 2
+
+
+def test_a_row_that_was_written_and_not_synced_is_refused_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2: where the log took a row and its fsync failed, the caller is told that it is not stored: then it is not, and
+    does not come behind what is stored later, nor twice where it is stored again."""
+
+    def written_and_not_synced(_: RocksStore, database: Rdict, changes: Changes, how: WriteOptions) -> None:
+        how.sync = False
+        database.write(batch(changes), how)
+        raise OSError("IO error: While fdatasync: Input/output error")
+
+    store = RocksStore(tmp_path / "slot", GIB)
+    store.append([b"a"])
+    with monkeypatch.context() as broken:
+        broken.setattr(RocksStore, "_write_unless_stalled", written_and_not_synced)
+        with pytest.raises(OutboxUnavailable, match="fdatasync"):
+            store.append([b"b", b"c"])
+    assert [row.data for row in store.read(0, 10)] == [b"a"]
+    assert store.append([b"b"]) == range(2, 3)
+    store.close()
+    store = RocksStore(tmp_path / "slot", GIB)
+    assert [row.data for row in store.read(0, 10)] == [b"a", b"b"]
+    assert store.rows == 2
+    store.close()
+
+
+def test_what_says_nothing_about_the_files_sets_none_aside(tmp_path: Path) -> None:
+    """S2: a process that may open no more files cannot open its outbox. That is told, and nothing else: the files are
+    as they were, and their rows there once it can."""
+    store = RocksStore(tmp_path / "slot", GIB)
+    store.append([b"stored"])
+    store.close()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = 0
+    for more in range(1, 12):
+        in_use = sum(1 for _ in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + more, before[1]))
+        try:
+            RocksStore(tmp_path / "slot", GIB).close()
+        except OutboxUnavailable:
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        store = RocksStore(tmp_path / "slot", GIB)
+        assert store.damage is None
+        assert [row.data for row in store.read(0, 10)] == [b"stored"]
+        store.close()
+    assert refused
+
+
+def test_damage_is_told_until_it_is_gone(tmp_path: Path) -> None:
+    """S9: what was set aside whole is told at each start, until somebody has taken it away: its events wait in it."""
+    store = RocksStore(tmp_path / "slot", GIB)
+    store.append([b"stored"])
+    store.close()
+    kept = tmp_path / "slot" / "rows.damaged-1"
+    (tmp_path / "slot" / "rows").rename(kept)
+    store = RocksStore(tmp_path / "slot", GIB)
+    assert store.damage is not None
+    assert store.damage.kept == str(kept)
+    store.close()
+    shutil.rmtree(kept)
+    store = RocksStore(tmp_path / "slot", GIB)
+    assert store.damage is None
     store.close()

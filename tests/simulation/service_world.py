@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pipeline.outbox import files, sharing, slots, store
+from pipeline.outbox import files, room, sharing, slots, store
 from pipeline.outbox import process as process_module
 from pipeline.outbox.files import ASIDE
 from pipeline.outbox.process import ProcessOutbox
@@ -128,7 +128,8 @@ def _put_disk_in_place(loop: Loop, disk: Disk) -> None:
     for module, names in (
         (process_module, {"threading": Threads(loop)}),
         (slots, {"os": system, "fcntl": system}),
-        (store, {"os": system, "Rdict": disk.database, "WriteOptions": SimpleNamespace, "options": dict}),
+        (room, {"os": system}),
+        (store, {"Rdict": disk.database, "WriteOptions": SimpleNamespace, "options": dict}),
         (files, {"WriteBatch": Batch}),
     ):
         for name, substitute in names.items():
