@@ -211,7 +211,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             try:
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
                     connection = await self._connect(node_id)
-            except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 -- whatever it is: it must not end those who look for brokers
                 log.warning("kafka.no_connection broker=%s error=%r", node_id, error)
                 self.force_metadata_update()
                 return None
@@ -256,15 +256,16 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         for node in random.sample(nodes, len(nodes)):
             try:
                 metadata = await self.send(node, request)
-            except (kafka_errors.KafkaError, LookupError) as error:  # it may lose a connection while it waits
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the next one is asked: nobody else would ever be
                 log.warning("kafka.no_metadata broker=%s error=%r", node, error)
                 continue
             if not metadata.brokers:
                 return False  # it has only just started
             cluster_metadata.update_metadata(metadata)
             self._answered = asked
-            for conn_id in bootstraps:
-                self._conns.pop(conn_id).close()
+            for connection in [self._conns.pop(conn_id, None) for conn_id in bootstraps]:
+                if connection is not None:  # else it was lost while it was waited for
+                    connection.close()
             return True
         cluster_metadata.failed_update(None)
         return False

@@ -154,11 +154,13 @@ class Session:
     async def _connect(self) -> None:
         pause = _FIRST_PAUSE_S
         while self._client is None:
-            client = self._connection.client()
+            client: Client | None = None
             try:
+                client = self._connection.client()
                 await client.bootstrap()
             except Exception as error:  # noqa: BLE001 -- whatever it is: without a broker, only trying again is left
-                await client.close()
+                if client is not None:
+                    await client.close()
                 self.trouble = error
                 self._refuse(error if isinstance(error, StagepostError) else None)
                 log.warning(

@@ -30,10 +30,13 @@ class Handover:
         self._taken = asyncio.Event()
 
     def give(self, topic: str, batches: Sequence[Batch]) -> None:
-        """Into the queue of the topic's agent, whatever its size. Does not block."""
-        (channel,) = self._app.topics._tp_index[topic, batches[0].partition]  # type: ignore[attr-defined]  # noqa: SLF001
-        self._queues[topic] = channel.queue
-        channel.queue.force_put_nowait(batches)
+        """Into the queue of the topic's agent, whatever its size. Does not block. What was dropped since it was handed
+        out, for a rebalance came in between, is left out: nobody may be there for its partition any more."""
+        batches = [batch for batch in batches if batch.state == "waiting"]
+        if batches:
+            (channel,) = self._app.topics._tp_index[topic, batches[0].partition]  # type: ignore[attr-defined]  # noqa: SLF001
+            self._queues[topic] = channel.queue
+            channel.queue.force_put_nowait(batches)
 
     def took(self) -> None:
         """An agent has begun with what it was given."""

@@ -22,6 +22,7 @@ from devtools.kafka.door import Door
 from pipeline.kafka import client as client_module
 from pipeline.kafka.client import Client
 from pipeline.kafka.connection import Connection
+from pipeline.kafka.session import Session
 
 pytestmark = pytest.mark.kafka
 
@@ -100,6 +101,39 @@ async def test_what_any_broker_answers_is_asked_of_one_that_lives(
         client._conns.pop((well, ConnectionGroup.DEFAULT)).close()
         with pytest.raises(KafkaConnectionError, match=str(HUNG)):
             await client.reach()
+
+
+async def test_an_address_that_is_none_keeps_nobody_from_the_others(kafka: Brokers, door: Door) -> None:
+    """C3: a broker that gives an address which cannot be looked up is as one that is down. Python says `UnicodeError`
+    to it, which ended the task that asks for metadata: a client never learnt of a new leader again."""
+    async with client_of(kafka, door) as (client, well), asyncio.timeout(20):
+        client.cluster._brokers[HUNG] = BrokerMetadata(HUNG, "no..host", 9092, None)
+        for _ in range(10):
+            assert await client.force_metadata_update()
+            client.cluster._brokers[HUNG] = BrokerMetadata(HUNG, "no..host", 9092, None)
+        with pytest.raises(NodeNotReadyError):
+            await client.send(HUNG, QUESTION)
+        assert (await client.send(well, QUESTION)).brokers
+
+
+async def test_what_keeps_a_client_from_being_made_is_tried_again(
+    kafka: Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S7, C3: a client certificate is read from a file, and a full disk has no room for that. Who connects goes on
+    trying, as where no broker answers."""
+    failures = iter([OSError("no room for the certificate")] * 2)
+    make = Connection.client
+
+    def fail_at_first(connection: Connection) -> Client:
+        for failure in failures:
+            raise failure
+        return make(connection)
+
+    monkeypatch.setattr(Connection, "client", fail_at_first)
+    session = Session(Connection((kafka.bootstrap,), "client-test"), lambda: None)
+    async with asyncio.timeout(10):
+        await session.connected()
+    await session.close()
 
 
 async def test_a_fetch_that_failed_is_not_asked_again_at_once(kafka: Brokers, door: Door) -> None:

@@ -48,6 +48,18 @@ async def test_what_one_fetch_brought_is_one_item() -> None:
     assert queue.empty()
 
 
+async def test_what_was_dropped_meanwhile_is_not_given() -> None:
+    """T6: a seek for one partition of a fetch lets a rebalance in, which drops what was handed out of the others;
+    nobody is there for a partition that is gone, and the worker must not end of it."""
+    handover, queue = _handover()
+    gone, *left = _batches(3, 1)
+    gone.owner.revoke()
+    handover.give(_TOPIC, [gone, *left])
+    assert queue.get_nowait() == left
+    handover.give(_TOPIC, [gone])
+    assert queue.empty()
+
+
 async def test_the_next_fetch_waits_until_the_agent_took_the_last() -> None:
     """T6: what is fetched ahead of the agent would wait in its queue, in ever more and ever shorter lists."""
     handover, queue = _handover()
