@@ -180,8 +180,9 @@ class MissingExtra(StagepostError):
 
 
 # Kafka protocol error codes (https://kafka.apache.org/protocol#protocol_error_codes).
+# INVALID_TIMESTAMP (32) is no fault of a record: its time is that of sending, by a clock that is wrong then.
 _CLASS_OF_CODE: dict[int, ErrorClass] = {
-    **dict.fromkeys((2, 10, 18, 32, 43, 76, 87), ErrorClass.SERIALIZATION),
+    **dict.fromkeys((2, 10, 18, 43, 76, 87), ErrorClass.SERIALIZATION),
     **dict.fromkeys((29, 30, 31, 33, 34, 53, 58, 65), ErrorClass.AUTH),
     **dict.fromkeys((3, 17, 100), ErrorClass.TOPIC_NOT_FOUND),
     **dict.fromkeys((7, 20), ErrorClass.NETWORK_TIMEOUT),

@@ -33,7 +33,7 @@ from pipeline.settings import Settings
 from tests.core.staged_records import CATALOG, LIMITS, NAMESPACE, Staged, router, staged
 
 TOO_LARGE = kafka_errors.MessageSizeTooLargeError("x-0")
-INVALID = kafka_errors.InvalidTimestampError("x-0")
+INVALID = kafka_errors.CorruptRecordException("x-0")
 OWN = OwnTopics(NAMESPACE)
 SETTINGS = Settings(
     brokers=("h:1",), catalog="c", cloudevents_source="s", namespace=NAMESPACE, topic_partitions=4

@@ -18,6 +18,7 @@ from pipeline.breaker import State
 from pipeline.client.call import Call
 from pipeline.client.fallback import Fallback
 from pipeline.client.kafka_stager import KafkaStager
+from pipeline.clock import SystemClock
 from pipeline.errors import StagingUnavailable
 from pipeline.outbox.errors import OutboxFull, OutboxUnavailable
 from pipeline.outbox.protocol import Stored
@@ -121,11 +122,36 @@ async def test_a_full_disk_refuses_at_once_and_staging_resumes_without_a_restart
 def fill(disk: Path) -> Path:
     """Leave no room, in a file."""
     ballast = disk / "more"
-    with contextlib.suppress(OSError), ballast.open("wb") as file:
+    with contextlib.suppress(OSError), ballast.open("ab") as file:
         while True:
             file.write(bytes(1 << 16))
             file.flush()
     return ballast
+
+
+async def test_a_service_starts_again_on_a_full_disk_that_has_taken_its_reserve(
+    kafka: Brokers, namespace: str, small_disk: Path
+) -> None:
+    """S2, S9: a restart on a full disk drains, also where the room that was kept for it is somebody else's by now: what
+    waits arrives, what follows goes straight behind it, and nothing is lost at the next start."""
+    folder = small_disk / "outbox"
+    async with stager_of(settings_of("127.0.0.1:1", namespace, folder)) as stager:
+        for number in range(10):
+            await stage(stager, "k", number, policy={"outbox": "always"})
+    fill(small_disk)
+    (folder / "slot-0000" / "reserve").unlink()
+    fill(small_disk)
+    settings = settings_of(kafka.bootstrap, namespace, folder, stage_timeout_s=5)
+    async with stager_of(settings) as stager:
+        with pytest.raises(StagingUnavailable, match="the disk is still full, free some space"):
+            await stage(stager, "new", 0, policy={"outbox": "always"})
+        await stager.drain_outbox()
+        assert (await stage(stager, "k", 10)).via == "topic"
+    (small_disk / "more").unlink()
+    async with stager_of(settings) as stager:
+        await stage(stager, "k", 11, policy={"outbox": "always"})
+        await stager.drain_outbox()
+    assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [*range(12)]}
 
 
 async def test_a_service_starts_for_the_first_time_on_a_full_disk(
@@ -176,6 +202,37 @@ async def test_without_room_for_an_outbox_and_without_a_broker(
         wire.answers.set()
         assert (await stage(stager, "k", 2)).via == "topic"
     assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [0, 1, 2]}
+
+
+class _WrongClock(SystemClock):
+    """A clock that may go ahead."""
+
+    ahead_s = 0.0
+
+    def time(self) -> float:
+        """Seconds since 1970, and more."""
+        return super().time() + self.ahead_s
+
+
+async def test_a_clock_that_jumps_ahead_and_back(kafka: Brokers, namespace: str, tmp_path: Path) -> None:
+    """C3, S6: brokers refuse what is said to be of a time to come, for no fault of the events: they wait in the outbox,
+    none is set aside, and all are shipped, in order, once the clock is right."""
+    clock = _WrongClock()
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, topics_autocreate=False, topic_partitions=1)
+    hour = {"message.timestamp.after.max.ms": "3600000"}
+    await asyncio.to_thread(create_topic, kafka.bootstrap, OwnTopics(namespace).staging, 1, config=hour)
+    stager = KafkaStager(settings, catalog=Catalog([EVENT], namespace=namespace), clock=clock)
+    async with stager:
+        await until(stager, lambda health: health == ("healthy", ""))
+        assert (await stage(stager, "k", 0)).via == "topic"
+        clock.ahead_s = 7_200.0
+        assert (await stage(stager, "k", 1)).via == "outbox"
+        await until(stager, lambda health: "InvalidTimestampError" in health.reason)
+        assert (await stage(stager, "k", 2)).via == "outbox"
+        clock.ahead_s = 0.0
+        await until(stager, lambda health: health == ("healthy", ""))
+        assert (await stage(stager, "k", 3)).via == "topic"
+    assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [0, 1, 2, 3]}
 
 
 async def test_what_was_cancelled_in_flight_is_stored_ahead_of_what_follows(

@@ -69,7 +69,7 @@ def broker_error(code: int) -> BaseException:
         (kafka.CorruptRecordException(), ErrorClass.SERIALIZATION),
         (kafka.RecordListTooLargeError(), ErrorClass.SERIALIZATION),
         (kafka.RecordTooLargeError(), ErrorClass.SERIALIZATION),
-        (kafka.InvalidTimestampError(), ErrorClass.SERIALIZATION),
+        (kafka.InvalidTimestampError(), ErrorClass.BROKER_UNAVAILABLE),
         (broker_error(76), ErrorClass.SERIALIZATION),
         (broker_error(87), ErrorClass.SERIALIZATION),
         (InvalidField("id", "is empty"), ErrorClass.VALIDATION),
@@ -128,7 +128,6 @@ def test_every_error_of_the_client_has_a_class() -> None:
             poison.add(kind.__name__)
     assert poison == {
         "CorruptRecordException",
-        "InvalidTimestampError",
         "MessageSizeTooLargeError",
         "RecordListTooLargeError",
         "RecordTooLargeError",
