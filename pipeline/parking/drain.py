@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from catalog import OwnTopics
 from pipeline.breaker import State
@@ -26,6 +27,7 @@ __all__ = ["Drainer", "Moves", "OpenReader"]
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _SWEEPS = 3
 """Passes at once: each takes memory, and what it reads in vain is what others wait for."""
 _PROBES = 4
@@ -97,15 +99,16 @@ class Drainer:
         if self.stopped:
             return
         for target in self._breakers.due_probes():
-            self._probes[target] = asyncio.create_task(self._probe(target), name=f"probe {target}")
-            self._probes[target].add_done_callback(lambda _, target=target: self._probes.pop(target, None))  # type: ignore[misc]
+            probe = asyncio.create_task(self._probe(target), name=f"probe {target}")
+            self._probes[target] = probe
+            probe.add_done_callback(partial(self._probed, target))
         if len(self._sweeps) < _SWEEPS:
             ready = [
                 b for partition in self._partitions.values() for b in partition if self._is_ready(b, now)
             ]
             if ready:
                 sweep = self._sweep(ready)
-                self._sweeps[sweep] = asyncio.create_task(self._run(sweep), name="stagepost-drain")
+                self._begin(sweep, self._run(sweep), "stagepost-drain")
 
     def carry_out(
         self, bounds: Mapping[Backlog, int], choice: Choice, deliver: Deliver
@@ -124,9 +127,7 @@ class Drainer:
             clock=self._clock,
             share=len(self._sweeps) + 1,
         )
-        task = asyncio.create_task(self._carried_out(sweep), name="stagepost-errand")
-        self._sweeps[sweep] = task
-        return sweep, task
+        return sweep, self._begin(sweep, self._read(sweep), "stagepost-errand")
 
     def shut(self, target: str, reason: str) -> None:
         """A target's breaker is not closed any more: drain no more of it."""
@@ -190,26 +191,23 @@ class Drainer:
             probe=probe,
         )
 
+    def _begin(self, sweep: Sweep, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = self._sweeps[sweep] = asyncio.create_task(work, name=name)
+        # Not at the end of the work: of a task that is cancelled before its first turn nothing runs, not even that.
+        task.add_done_callback(lambda _: self._sweeps.pop(sweep, None))
+        return task
+
     async def _run(self, sweep: Sweep) -> None:
         backlogs = sweep.backlogs
         names = ",".join(sorted({backlog.name for backlog in backlogs}))
         log.info("drain.begun events=%d names=%r", sum(backlog.records for backlog in backlogs), names)
-        try:
-            await self._read(sweep)
-        finally:
-            self._sweeps.pop(sweep, None)
+        await self._read(sweep)
         for name, reason in sweep.failures.items():
             log.warning("drain.stopped name=%r reason=%r", name, reason)
         log.info("drain.ended events=%d names=%r", sweep.reached, names)
         now = self._clock.monotonic()
         self._not_before = {b: at for b, at in self._not_before.items() if at > now}
         self._not_before.update((b, now + _AGAIN_S) for b in backlogs if b.name in sweep.failures)
-
-    async def _carried_out(self, sweep: Bounded) -> bool:
-        try:
-            return await self._read(sweep)
-        finally:
-            self._sweeps.pop(sweep, None)
 
     async def _read(self, sweep: Sweep) -> bool:
         """Run a sweep; whether the parked topic could be read."""
@@ -226,16 +224,22 @@ class Drainer:
     async def _probe(self, target: str) -> None:
         """The head parked event, or with none a metadata and authorisation check (B2)."""
         try:
-            try:
-                await self._check(target)
-            except Exception as error:  # noqa: BLE001 -- whatever it is, it is what is wrong with the target
-                self._breakers.probe_failed(target, f"probe: {error!r}")
-                return
-            async with self._few:
-                await self._probe_head(target)
-        except asyncio.CancelledError:
-            self._breakers.probe_cancelled(target)
-            raise
+            await self._check(target)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is what is wrong with the target
+            self._breakers.probe_failed(target, f"probe: {error!r}")
+            return
+        async with self._few:
+            await self._probe_head(target)
+
+    def _probed(self, target: str, probe: asyncio.Task[None]) -> None:
+        """A probe has ended, however: its breaker must not wait for it any more."""
+        if self._probes.get(target) is probe:
+            del self._probes[target]
+            if probe.cancelled():
+                self._breakers.probe_cancelled(target)
+            elif (error := probe.exception()) is not None:
+                log.error("drain.probe_failed target=%s -- please report this", target, exc_info=error)
+                self._breakers.probe_cancelled(target)
 
     async def _probe_head(self, target: str) -> None:
         while (backlog := self._head(target)) is not None:
