@@ -316,11 +316,33 @@ async def test_rows_of_an_earlier_process_do_not_keep_new_ones_waiting(
         assert (await stage(stager, "k", 0)).via == "outbox"
 
 
-async def test_the_breaker_stays_open_while_its_probe_fails_and_no_cancellation_opens_it(
+@pytest.mark.parametrize("moment", ["before they are sent", "in flight"])
+async def test_no_cancellation_opens_the_breaker(
+    moment: str, kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B2: callers that give up open nothing, however many, whether their events were sent or not."""
+    wire = Wire(monkeypatch)
+    settings = settings_of(kafka.bootstrap, namespace, tmp_path, stage_timeout_s=20)
+    async with stager_of(settings) as stager:
+        assert (await stage(stager, "k", 0)).via == "topic"
+        assert isinstance(stager._fallback, Fallback)
+        breaker = stager._fallback.breaker
+        wire.answers.clear()
+        calls = [asyncio.create_task(stage(stager, f"key-{n}", n)) for n in range(200)]
+        await (asyncio.sleep(0) if moment == "before they are sent" else wire.wait_for(len(wire.sent) + 1))
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        wire.answers.set()
+        assert (await stage(stager, "k", 1)).via == "topic"
+        assert breaker.is_closed
+        assert breaker.failure_ratio(stager._clock.monotonic()) == 0.0
+
+
+async def test_the_breaker_stays_open_while_its_probe_fails(
     kafka: Brokers, namespace: str, tmp_path: Path
 ) -> None:
-    """B2: callers that give up open nothing, however many; once open, the breaker stays open for as long as its
-    probe fails, and closes when one succeeds."""
+    """B2: once open, the breaker stays open for as long as its probe fails, and closes when one succeeds."""
     settings = settings_of(kafka.bootstrap, namespace, tmp_path, topics_autocreate=False, cb_timeout_s=0.2)
     topic = OwnTopics(namespace).staging
     await asyncio.to_thread(create_topic, kafka.bootstrap, topic, 3)
@@ -328,13 +350,6 @@ async def test_the_breaker_stays_open_while_its_probe_fails_and_no_cancellation_
         await until(stager, lambda health: health == ("healthy", ""))
         assert isinstance(stager._fallback, Fallback)
         breaker = stager._fallback.breaker
-        calls = [asyncio.create_task(stage(stager, f"key-{n}", n)) for n in range(200)]
-        await asyncio.sleep(0)
-        for call in calls:
-            call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-        assert breaker.is_closed
-        assert breaker.failure_ratio(stager._clock.monotonic()) == 0.0
         await asyncio.to_thread(delete_topic, kafka.bootstrap, topic)
         breaker.trip(stager._clock.monotonic(), "planted")
         assert (await stage(stager, "k", 0)).via == "outbox"
