@@ -30,7 +30,7 @@ __all__ = ["Relay"]
 
 log = logging.getLogger(__name__)
 
-_WINDOW = 2_000
+_WINDOW, _WINDOW_BYTES = 2_000, 16_777_216  # what waits may be as large as the disk
 _PAUSE_S = 1.0
 _LOOK_AGAIN_S = 0.2
 
@@ -90,6 +90,7 @@ class Relay:
         self._shipped: list[_RowParcel] = []
         self._refused: deque[tuple[_RowParcel, str]] = deque()
         self._flying: dict[int, _RowParcel] = {}
+        self._flying_bytes = 0
         self._returns = 0
         self._settling = False
         self._landed = asyncio.Event()
@@ -183,8 +184,8 @@ class Relay:
         while self._turn is not None and not self._turn.claim_relay(self._told, self._loop):
             if self._breaker.is_closed:
                 await asyncio.sleep(_LOOK_AGAIN_S)
-            else:  # each stager has its own, and no other relay asks for this one
-                await self._probe()
+            else:
+                await self._probe()  # each stager has its own breaker
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -221,15 +222,13 @@ class Relay:
     async def _ship(self) -> None:
         if self._lane_of(b"") is None:
             if self._again is None:  # one is enough, however often there are new rows meanwhile
-                self._again = self._loop.call_later(
-                    _LOOK_AGAIN_S, self._look_again
-                )  # the topic is being learnt
-            return
+                self._again = self._loop.call_later(_LOOK_AGAIN_S, self._look_again)
+            return  # the topic is being learnt
         if not self._breaker.is_closed:
             await self._probe()
             return
         room = _WINDOW - len(self._flying)
-        if room <= 0 or self._settling:
+        if room <= 0 or self._flying_bytes >= _WINDOW_BYTES or self._settling:
             return  # an acknowledgement wakes us
         returns = self._returns
         rows = await self._outbox.read(self._cursor, room)
@@ -264,6 +263,7 @@ class Relay:
         lane = self._lane_of(row.key)
         assert lane is not None, "the staging topic was known a moment ago"
         parcel = self._flying[stored.sequence] = _RowParcel(row, stored, self)
+        self._flying_bytes += len(stored.data)
         self._under_way[row.key] += 1
         self._producer.put(lane, parcel)
 
@@ -289,6 +289,7 @@ class Relay:
 
     def _no_longer_under_way(self, parcel: _RowParcel) -> None:
         del self._flying[parcel.stored.sequence]
+        self._flying_bytes -= len(parcel.stored.data)
         if not self._flying:
             self._landed.set()
         left = self._under_way[parcel.key] - 1

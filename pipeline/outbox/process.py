@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _MAX_GROUP = 2_000
 _COUNT_AT_ONCE = 2_000
+_AT_ONCE_BYTES = 8_388_608
 _PAUSE_S = 1.0
 
 
@@ -125,8 +126,8 @@ class ProcessOutbox:
                 self._relaying = None
 
     async def read(self, after: int, limit: int) -> list[Stored]:
-        """Up to `limit` rows above a sequence, in order."""
-        return await self._call(lambda: self._store.read(after, limit))
+        """Up to `limit` rows above a sequence, in order; fewer where they are large."""
+        return await self._call(lambda: self._store.read(after, limit, _AT_ONCE_BYTES))
 
     async def delete(self, rows: Sequence[Stored]) -> None:
         """Forget shipped rows."""
@@ -283,7 +284,7 @@ class ProcessOutbox:
         """Rows of an earlier process: learn their keys, so that new events queue behind them; a few at a time, for
         new events wait to be stored meanwhile."""
         try:
-            rows = self._store.read(self._counted_to, _COUNT_AT_ONCE)
+            rows = self._store.read(self._counted_to, _COUNT_AT_ONCE, _AT_ONCE_BYTES)
         except Exception as error:  # noqa: BLE001 -- the same
             log.warning("outbox.not_counted error=%r", error)
             with self._changed:

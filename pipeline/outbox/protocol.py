@@ -28,7 +28,7 @@ class Outbox(Protocol):
     """
 
     async def read(self, after: int, limit: int) -> Sequence[Stored]:
-        """Up to `limit` rows with a sequence above `after`, in order."""
+        """Up to `limit` rows with a sequence above `after`, in order; none only where there are none."""
         ...
 
     async def delete(self, rows: Sequence[Stored]) -> None:

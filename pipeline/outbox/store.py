@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -74,10 +75,8 @@ class RocksStore:
         """Whether the last attempt to write found no room."""
         self.damage: OutboxDamaged | None = None
         """What was found damaged when the files were opened, now or once, and still lies there; None: nothing."""
-        self.rows = 0
-        """Rows waiting."""
-        self.bytes = 0
-        """Bytes of the rows waiting."""
+        self.rows = self.bytes = 0
+        """Rows waiting, and their bytes."""
         self.set_aside_count = 0
         """Rows that can never be shipped and were set aside."""
         try:
@@ -116,13 +115,14 @@ class RocksStore:
         self.bytes += size
         return sequences
 
-    def read(self, after: int, limit: int) -> list[Stored]:
-        """Up to `limit` rows with a sequence above `after`, in order."""
+    def read(self, after: int, limit: int, limit_bytes: float = math.inf) -> list[Stored]:
+        """Up to `limit` rows with a sequence above `after`, in order; fewer, but one, beyond `limit_bytes`."""
         found: list[Stored] = []
         for sequence, value in self._scan(ROW, after + 1):
             found.append(stored_of(sequence, value))
-            if len(found) == limit:
-                break
+            limit_bytes -= len(value)
+            if len(found) == limit or limit_bytes <= 0:
+                return found
         return found
 
     def delete(self, rows: Sequence[Stored]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sqlite3
 import subprocess
@@ -16,11 +17,13 @@ import pytest
 
 from catalog import Catalog, EventDefinition, OwnTopics
 from devtools.kafka import Brokers, Cluster
-from pipeline.client import adoption
+from pipeline.client import adoption, relay
+from pipeline.client.fallback import Fallback
 from pipeline.client.kafka_stager import KafkaStager
 from pipeline.errors import StagingUnavailable
 from pipeline.kafka.connection import staging_cluster
 from pipeline.kafka.topics import TopicSpecs, create
+from pipeline.outbox import process
 from pipeline.outbox.row import BadRow
 from pipeline.outbox.store import RocksStore
 from pipeline.settings import Settings
@@ -221,6 +224,32 @@ async def test_a_clean_stop_sends_no_row_twice(
             await stager.drain_outbox()
     records = await asyncio.to_thread(read_all, kafka.bootstrap, OwnTopics(namespace).staging)
     assert sorted(record.value for record in records if record.value) == [b'{"n":0}', b'{"n":1}']
+
+
+async def test_few_large_rows_are_on_their_way_at_once(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2: rows go out while those before them take less than a bound in memory, and all of them do, in order. A service
+    with a gigabyte waiting took two of them, and was ended for it at each start."""
+    monkeypatch.setattr(relay, "_WINDOW_BYTES", 1_500)
+    monkeypatch.setattr(process, "_AT_ONCE_BYTES", 1_000)
+    async with stager_of(settings_of(kafka.bootstrap, namespace, tmp_path)) as stager:
+        await until(stager, lambda health: health == ("healthy", ""))
+        wire = Wire(stager._producer, monkeypatch)
+        wire.answers.clear()
+        calls = [
+            stager.stage("thing.done", {"n": n, "pad": "x" * 600}, tenant="k", policy={"outbox": "always"})
+            for n in range(12)
+        ]
+        await asyncio.gather(*calls)
+        await wire.seen(1)
+        assert isinstance(stager._fallback, Fallback)
+        assert stager._fallback._relay is not None
+        assert 1 <= len(stager._fallback._relay._flying) <= 4
+        wire.answers.set()
+        await stager.drain_outbox()
+    records = await asyncio.to_thread(read_all, kafka.bootstrap, OwnTopics(namespace).staging)
+    assert [json.loads(record.value or b"")["n"] for record in records] == [*range(12)]
 
 
 async def test_a_drain_waits_for_what_is_stored_since_the_last(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.outbox import process
 from pipeline.outbox.errors import NoRoomForOutbox, OutboxFull, OutboxUnavailable
 from pipeline.outbox.process import ProcessOutbox
 from pipeline.outbox.row import encode
@@ -98,6 +99,19 @@ async def test_what_does_not_fit_fails_alone(tmp_path: Path) -> None:
     assert [type(result) for result in done] == [int, int, int, OutboxFull, int]
     assert outbox.rows_of(b"l") == 0
     await outbox.close()
+
+
+async def test_what_is_read_at_once_is_bounded(
+    outbox: ProcessOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2: however much waits, and however large it is, a service has little of it in memory: where rows are large fewer
+    are read at once, but always one."""
+    monkeypatch.setattr(process, "_AT_ONCE_BYTES", 2_500)
+    for number, size in enumerate((1_000, 1_000, 1_000, 5_000, 10)):
+        await append(outbox, b"k", row(b"k", number) + bytes(size))
+    sizes = [[row.sequence for row in await outbox.read(after, 100)] for after in (0, 3, 4)]
+    assert sizes == [[1, 2, 3], [4], [5]]
+    assert len(await outbox.read(0, 1)) == 1
 
 
 async def test_an_error_that_nobody_foresaw_ends_nothing(
