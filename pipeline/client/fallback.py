@@ -89,8 +89,11 @@ class Fallback:
             self.store(call)
             return True
         outbox = self._outbox
-        if outbox is not None and outbox.is_empty and self.breaker.is_closed:
+        if outbox is not None and outbox.is_empty and self.breaker.is_closed and not outbox.in_doubt.of_key:
             return False
+        if outbox is not None and call.outbox != "never" and outbox.in_doubt.is_elsewhere(self, call.key):
+            self.store(call)
+            return True
         if self._must_queue(call.key):
             if call.outbox == "never":
                 reason = "events of its key wait in the outbox, and outbox=never may not queue behind them"
@@ -135,24 +138,27 @@ class Fallback:
         """Its caller has gone on while it was in flight: what of its key becomes a row meanwhile has it ahead (S6)."""
         if call.outbox == "never" or call.stored:
             return
-        left_lane = call.left_lane
+        left_lane, outbox = call.left_lane, self._outbox
 
         def leave(failure: Exception | None) -> None:
+            if outbox is not None:
+                outbox.in_doubt.forget(call.key, call)
             left = self._deserted.pop(call.key, [])
             if rest := [other for other in left if other is not call]:
                 self._deserted[call.key] = rest
             left_lane(failure)
 
         self._deserted[call.key].append(call)
+        if outbox is not None:
+            outbox.in_doubt.add(self, call.key, call)
         call.left_lane = leave
 
     def store(self, call: Call) -> None:
         """Make the event a row; its caller is answered once that is fsynced."""
-        if self._deserted:
-            for earlier in self._deserted.pop(call.key, ()):
-                self._append(earlier)
-        if not call.stored:
-            self._append(call)
+        elsewhere = self._outbox.in_doubt.take_over(self, call.key) if self._outbox is not None else ()
+        for one in (*elsewhere, *self._deserted.pop(call.key, ()), call):
+            if not one.stored:
+                self._append(one)
 
     def _append(self, call: Call) -> None:
         if self._outbox is None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.outbox.errors import OutboxDamaged, OutboxUnavailable
 from pipeline.outbox.forks import Inside
+from pipeline.outbox.in_doubt import InDoubt
 from pipeline.outbox.protocol import Stored
 from pipeline.outbox.row import key_of
 from pipeline.outbox.slots import Slot
@@ -64,6 +65,7 @@ class ProcessOutbox:
     def __init__(self, slot: Slot, max_bytes: int) -> None:
         self.users = 0
         """How many stagers of this process use it."""
+        self.in_doubt: InDoubt[Any] = InDoubt()
         self._relaying: _Relaying | None = None
         self._slot = slot
         self._inside = Inside()
