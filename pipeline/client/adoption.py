@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pipeline.client.relay import Relay
 from pipeline.outbox.errors import OutboxDamaged, OutboxUnavailable
-from pipeline.outbox.process import ProcessOutbox, Waiting
+from pipeline.outbox.process import ProcessOutbox
+from pipeline.outbox.protocol import Waiting
 from pipeline.outbox.slots import Orphans, Slot
 
 __all__ = ["Adoption"]

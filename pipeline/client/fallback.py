@@ -22,7 +22,8 @@ from pipeline.client.relay import Relay
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane
 from pipeline.outbox.errors import NoRoomForOutbox, OutboxUnavailable
-from pipeline.outbox.process import ProcessOutbox, Waiting
+from pipeline.outbox.process import ProcessOutbox
+from pipeline.outbox.protocol import Waiting
 from pipeline.outbox.row import encode
 from pipeline.outbox.sharing import let_go, shared
 from pipeline.outbox.telling import Listener, Told

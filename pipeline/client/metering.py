@@ -30,7 +30,7 @@ from pipeline.metrics import (
     Metrics,
     Sample,
 )
-from pipeline.outbox.process import Waiting
+from pipeline.outbox.protocol import Waiting
 
 __all__ = ["LEVELS", "StageMeter"]
 

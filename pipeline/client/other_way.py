@@ -15,7 +15,8 @@ from pipeline.client.call import Call, failure_of
 from pipeline.client.direct import DirectPath
 from pipeline.client.relay import Relay
 from pipeline.errors import SettingsError
-from pipeline.outbox.process import ProcessOutbox, Waiting
+from pipeline.outbox.process import ProcessOutbox
+from pipeline.outbox.protocol import Waiting
 from pipeline.types import Health
 
 __all__ = ["NoFallback", "OtherWay", "check_no_outbox_is_needed"]

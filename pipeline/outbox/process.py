@@ -16,16 +16,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from pipeline.outbox.errors import OutboxDamaged, OutboxUnavailable
+from pipeline.outbox.errors import OutboxUnavailable
 from pipeline.outbox.forks import Inside
 from pipeline.outbox.in_doubt import InDoubt
-from pipeline.outbox.protocol import Stored
+from pipeline.outbox.protocol import Stored, Waiting
 from pipeline.outbox.row import key_of
 from pipeline.outbox.slots import Slot
 from pipeline.outbox.store import RocksStore
 from pipeline.outbox.telling import Listener, call_on, tell
 
-__all__ = ["ProcessOutbox", "Waiting"]
+__all__ = ["ProcessOutbox"]
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +34,6 @@ _MAX_GROUP = 2_000
 _COUNT_AT_ONCE = 2_000
 _AT_ONCE_BYTES = 8_388_608
 _PAUSE_S = 1.0
-
-
-class Waiting(NamedTuple):
-    """What waits: rows, their bytes, when the oldest was stored (seconds since 1970, None without rows), how
-    many rows were set aside, and what was found damaged."""
-
-    rows: int
-    bytes: int
-    oldest: float | None
-    set_aside: int
-    damage: OutboxDamaged | None
 
 
 _Append = tuple[bytes, bytes, Any, Listener[Any]]
@@ -133,15 +122,21 @@ class ProcessOutbox:
 
     async def delete(self, rows: Sequence[Stored]) -> None:
         """Forget shipped rows."""
-        await self._call(lambda: self._store.delete(rows))
-        self._forget([key for row in rows if (key := key_of(row.data)) is not None])
+
+        def delete() -> None:  # both, also where nobody waits for it any more
+            self._store.delete(rows)
+            self._forget([key_of(row.data) for row in rows])
+
+        await self._call(delete)
 
     async def set_aside(self, row: Stored, reason: str) -> None:
         """Move a row out of the way that can never be shipped; its key, where it can be read, goes on."""
-        await self._call(lambda: self._store.set_aside(row, reason))
-        key = key_of(row.data)
-        if key is not None:
-            self._forget((key,))
+
+        def set_aside() -> None:
+            self._store.set_aside(row, reason)
+            self._forget([key_of(row.data)])
+
+        await self._call(set_aside)
 
     async def waiting(self) -> Waiting:
         """What waits now, from the store itself: also the probe of whether it works."""
@@ -189,9 +184,11 @@ class ProcessOutbox:
             self._changed.notify()
         await end
 
-    def _forget(self, keys: Sequence[bytes]) -> None:
+    def _forget(self, keys: Sequence[bytes | None]) -> None:
         with self._lock:
             for key in keys:
+                if key is None:
+                    continue
                 left = self._rows_of_key[key] - 1
                 if left > 0:
                     self._rows_of_key[key] = left

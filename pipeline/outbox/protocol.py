@@ -9,7 +9,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["Outbox", "Stored", "Turn"]
+from pipeline.outbox.errors import OutboxDamaged
+
+__all__ = ["Outbox", "Stored", "Turn", "Waiting"]
 
 
 class Stored(NamedTuple):
@@ -18,6 +20,17 @@ class Stored(NamedTuple):
     sequence: int
     at: float
     data: bytes
+
+
+class Waiting(NamedTuple):
+    """What waits: rows, their bytes, when the oldest was stored (seconds since 1970, None without rows), how
+    many rows were set aside, and what was found damaged."""
+
+    rows: int
+    bytes: int
+    oldest: float | None
+    set_aside: int
+    damage: OutboxDamaged | None
 
 
 class Outbox(Protocol):

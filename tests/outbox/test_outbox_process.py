@@ -101,6 +101,22 @@ async def test_what_does_not_fit_fails_alone(tmp_path: Path) -> None:
     await outbox.close()
 
 
+async def test_a_key_goes_on_though_nobody_waits_for_the_end_of_its_rows(outbox: ProcessOutbox) -> None:
+    """S6: who deletes a row or sets it aside may be cancelled, as `asyncio.run` does with all tasks at its end: the key
+    has no row any more all the same, and other stagers of the process send its events straight."""
+    for number in range(2):
+        await append(outbox, b"k", row(b"k", number))
+    first, second = await outbox.read(0, 2)
+    for work in (outbox.delete([first]), outbox.set_aside(second, "refused")):
+        ending = asyncio.create_task(work)
+        await asyncio.sleep(0)
+        ending.cancel()
+        await asyncio.wait([ending])
+        assert ending.cancelled()
+    assert (await outbox.waiting()).set_aside == 1
+    assert outbox.rows_of(b"k") == 0
+
+
 async def test_what_is_read_at_once_is_bounded(
     outbox: ProcessOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
