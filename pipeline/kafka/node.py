@@ -51,7 +51,8 @@ class Node:
             del self._ready[lane]
             batch = prepare(lane) if lane.is_ready(now) else None
             if batch is not None:
-                lane.in_flight = True
                 room -= len(batch.data)
                 taken[lane.topic, lane.partition] = lane, batch
+        for lane, _ in taken.values():  # only now: where one cannot be prepared, none of them is sent
+            lane.in_flight = True
         return taken

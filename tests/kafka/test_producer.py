@@ -7,6 +7,7 @@ import os
 import struct
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka import errors as kafka_errors
@@ -18,7 +19,7 @@ from pipeline.errors import ErrorClass, StagerClosed, classify
 from pipeline.kafka import node as node_module
 from pipeline.kafka import producer as producer_module
 from pipeline.kafka.client import Client
-from pipeline.kafka.encoding import COMPRESSIONS
+from pipeline.kafka.encoding import COMPRESSIONS, encode
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicSpec, create
 from tests.kafka.producing import Told, Wire, connection, eventually, producing, values_on
@@ -300,6 +301,27 @@ async def test_a_bug_in_the_producer_itself_does_not_stop_it(
         for parcel in parcels:
             await parcel.wait()
         assert "a bug in a turn" in caplog.text
+
+
+async def test_a_batch_that_cannot_be_made_holds_up_no_other(
+    kafka: Brokers, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T5: where one batch of a request cannot be made, for want of memory say, those made before it are sent with the
+    next one; they were taken for sent, and their partitions stood still for good."""
+    topic = await topic_with(kafka, f"{namespace}.memory", 2)
+    monkeypatch.setattr(producer_module, "_PAUSE_AFTER_A_BUG_S", 0.05)
+    async with producing(kafka.bootstrap) as producer:
+        await warm(producer, topic, 2)
+        fails = iter([False, True])
+
+        def without_memory(*batch: Any) -> bytes:
+            if next(fails, False):
+                raise MemoryError
+            return encode(*batch)
+
+        monkeypatch.setattr("pipeline.kafka.lane.encode", without_memory)
+        for parcel in [put(producer, topic, partition, b"a") for partition in (0, 1)]:
+            await parcel.wait()
 
 
 async def test_no_producer_id_is_a_cause_that_callers_see(
