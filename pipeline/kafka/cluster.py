@@ -16,7 +16,7 @@ from typing import Self
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from pipeline.clock import SYSTEM_CLOCK, Clock
-from pipeline.errors import StagerClosed
+from pipeline.errors import ErrorClass, StagerClosed, classify
 from pipeline.kafka.connection import Connection
 from pipeline.kafka.lane import Parcel
 from pipeline.kafka.producer import Producer, ProducerOptions
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _ATTEMPT_TIMEOUT_S = 10.0
 _PAUSE_S = 1.0
+_LOOK_S = 2.0
 
 
 class _Written(Parcel):
@@ -67,6 +68,9 @@ class Cluster:
         self._keeper = keeper
         self._learning: dict[str, asyncio.Task[None]] = {}
         self._held_back: defaultdict[str, list[tuple[int, Parcel]]] = defaultdict(list)
+        self._specs: dict[str, TopicSpec] = {}
+        """Of topics that were there, or were created, when something was first put to them."""
+        self._looking: asyncio.TimerHandle | None = None
 
     @classmethod
     async def start(
@@ -86,7 +90,11 @@ class Cluster:
         self.producer.put(self.producer.lane(topic, partition), parcel)
 
     def put_when_known(self, spec: TopicSpec, hashed: int, parcel: Parcel) -> None:
-        """The same for a topic that may have to be created first; order per topic is kept. Does not block."""
+        """The same for a topic that may have to be created first, also where somebody deletes it; order per topic is
+        kept. Does not block."""
+        self._specs[spec.name] = spec
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         count = self.partitions.get(spec.name)
         if count is not None and spec.name not in self._held_back:
             self.put(spec.name, hashed % count, parcel)
@@ -159,6 +167,8 @@ class Cluster:
 
     async def close(self, timeout_s: float) -> None:
         """Send what waits for at most `timeout_s`, close. What waits for its topic is given up at once."""
+        if self._looking is not None:
+            self._looking.cancel()
         for task in self._learning.values():
             task.cancel()
         if self._learning:
@@ -168,6 +178,15 @@ class Cluster:
                 parcel.given_up(0, len(parcel.records), StagerClosed("its topic was not known in time"))
         self._held_back.clear()
         await self.producer.close(timeout_s)
+
+    def _look(self) -> None:
+        """Create what was deleted: else what waits for it waits until somebody does. Targets are not put to this way."""
+        lanes = [lane for lane in self.producer.busy_lanes() if lane.topic in self._specs]
+        for lane in lanes:
+            if lane.trouble is not None and classify(lane.trouble) is ErrorClass.TOPIC_NOT_FOUND:
+                self.learn(self._specs[lane.topic], lambda: None)
+        more = bool(lanes or self._held_back)
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look) if more else None
 
     async def _learn(self, spec: TopicSpec) -> None:
         while True:

@@ -25,6 +25,7 @@ from pipeline.kafka.topics import (
     partition_counts,
 )
 from pipeline.settings import Settings
+from tests.client.broker_rules import delete_topic
 from tests.kafka.producing import Told, connection, eventually, producing, values_on
 
 pytestmark = pytest.mark.kafka
@@ -150,6 +151,22 @@ async def test_what_waits_for_its_topic_goes_first(kafka: Brokers, namespace: st
     on_topic = await asyncio.to_thread(values_on, kafka.bootstrap, spec.name)
     assert on_topic[0] == [b"%d" % number for number in range(20) if number % 3 != 1]
     assert on_topic[1] == [b"%d" % number for number in [*(n for n in range(20) if n % 3 == 1), 20]]
+
+
+async def test_a_topic_that_somebody_deletes_is_created_again(kafka: Brokers, namespace: str) -> None:
+    """Q4: an operator deletes a dead-letter topic, to be rid of what is in it. The next dead letter makes it anew, as
+    it was: it was tried for ever, and its staging partition waited, until the worker was started again."""
+    async with cluster_for(kafka.bootstrap) as cluster:
+        spec = TopicSpecs(settings(kafka.bootstrap)).kept(f"{namespace}.order.dlq", 2)
+        first, second = Told(b"a"), Told(b"b")
+        cluster.put_when_known(spec, 1, first)
+        await first.wait()
+        await asyncio.to_thread(delete_topic, kafka.bootstrap, spec.name)
+        cluster.put_when_known(spec, 1, second)
+        await second.wait()
+    states = await describe(connection(kafka.bootstrap), [spec.name])
+    assert states[spec.name].partitions == 2
+    assert await asyncio.to_thread(values_on, kafka.bootstrap, spec.name) == {1: [b"b"]}
 
 
 async def test_learning_goes_on_until_it_succeeds(
