@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
+from pipeline.kafka.closing import close_completely
 from pipeline.kafka.connection import Connection
 from pipeline.kafka.reading import read_any_header_name
 from pipeline.kafka.topics import partition_counts
@@ -44,6 +45,7 @@ class Reader:
     ) -> None:
         """`wait_s`: how long a broker may hold a fetch back that finds nothing, and with it what is asked next."""
         read_any_header_name()
+        close_completely()
         self._connection = connection
         self._consumer = AIOKafkaConsumer(
             group_id=None,

@@ -20,6 +20,7 @@ from mode.types import ServiceT
 from yarl import URL
 
 from catalog import OwnTopics
+from pipeline.kafka.closing import close_completely
 from pipeline.kafka.connection import Connection, staging_cluster
 from pipeline.kafka.reading import hand_out_as_parsed, read_any_header_name
 from pipeline.kafka.security import tls_context
@@ -153,6 +154,7 @@ def _credentials(settings: Settings) -> faust.types.auth.CredentialsT | None:
 def make_app(settings: Settings) -> App:
     """A Faust app for these settings, without agents or pages."""
     read_any_header_name()
+    close_completely()
     own = OwnTopics(settings.namespace)
     hand_out_as_parsed(own.staging)
     url = [URL(f"aiokafka://{server}") for server in settings.brokers]

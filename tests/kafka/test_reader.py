@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -71,3 +73,21 @@ async def test_a_paused_partition_gives_nothing(kafka: Brokers, namespace: str) 
         assert await reader.fetch(100, 0.2) == {}
         reader.resume(Place(topic, 1))
         assert await _values(reader, 5) == {1: [b"1", b"3", b"5", b"7", b"9"]}
+
+
+async def test_a_reader_closes_at_any_moment(kafka: Brokers, namespace: str) -> None:
+    """A reader closes also while it lets go of what it was told to read before: a turn of the event loop later, or
+    some. aiokafka forgets then that it was cancelled, and whoever closes waits forever."""
+    topic = f"{namespace}.closed"
+    create_topic(kafka.bootstrap, topic, 2)
+    for turns in range(4):
+        reader = await Reader(_connection(kafka)).__aenter__()
+        reader.read_from({Place(topic, 0): 0})
+        assert await reader.fetch(1, 0.1) == {}
+        reader.read_from({Place(topic, 1): 0})
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(reader.__aexit__(None, None, None))
+        await asyncio.wait({closing}, timeout=10.0)
+        assert closing.done(), f"{turns} turns after"
+        await closing

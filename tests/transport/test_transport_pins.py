@@ -39,6 +39,7 @@ OURS = {
     "app": "pipeline/transport/app.py",
     "recovery": "pipeline/transport/recovery.py",
     "client": "pipeline/kafka/client.py",
+    "closing": "pipeline/kafka/closing.py",
 }
 
 PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
@@ -302,6 +303,12 @@ PINNED: list[tuple[Callable[..., Any], str, str, str]] = [
     (FlowControlEvent.suspend, "fdeb3764f5c2", "mended", "called before the commit of a revocation"),
     (FlowControlEvent.clear, "e5bfc62f24e8", "mended", "called then: what waits in the queues vanishes"),
     (FlowControlEvent.resume, "703313a62f32", "mended", "clears the queues"),
+    (
+        KafkaFetcher.close,
+        "72b69ba9019a",
+        "closing",
+        "replaced: ends the task that fetches, then what it began",
+    ),
     (
         KafkaFetcher.fetched_records,
         "e770983a08c7",
