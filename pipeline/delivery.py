@@ -235,9 +235,10 @@ class Delivery:
             self._targets.learn(self._specs.target(like), lambda: self.keep(parcel))
             return
         ticket.parcels.append(parcel)
-        key, index = parcel.records[0][0], self._specs.dlq_index(self._topics)
-        spec = index if topic == index.name else self._specs.kept(topic, count)
-        self._own.put_when_known(spec, key_hash(key) if key else ticket.batch.partition, parcel)
+        key = parcel.records[0][0]
+        self._own.put_when_known(
+            self._specs.kept(topic, count), key_hash(key) if key else ticket.batch.partition, parcel
+        )
 
     def keep_later(self, parcel: ToKept, error: BaseException) -> None:
         """The same after a pause, for a topic that refused the parcel (Q4)."""

@@ -69,7 +69,9 @@ class Cluster:
         self._learning: dict[str, asyncio.Task[None]] = {}
         self._held_back: defaultdict[str, list[tuple[int, Parcel]]] = defaultdict(list)
         self._specs: dict[str, TopicSpec] = {}
-        """Of topics that were there, or were created, when something was first put to them."""
+        """As each topic was first wanted."""
+        self._made_anew: set[str] = set()
+        """Topics that are created again where somebody deletes them."""
         self._looking: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -92,7 +94,8 @@ class Cluster:
     def put_when_known(self, spec: TopicSpec, hashed: int, parcel: Parcel) -> None:
         """The same for a topic that may have to be created first, also where somebody deletes it; order per topic is
         kept. Does not block."""
-        self._specs[spec.name] = spec
+        self._specs.setdefault(spec.name, spec)
+        self._made_anew.add(spec.name)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
         count = self.partitions.get(spec.name)
@@ -127,6 +130,7 @@ class Cluster:
 
     async def know(self, spec: TopicSpec) -> int:
         """The partition count of a topic, created where that is allowed; waits for a broker without limit."""
+        self._specs.setdefault(spec.name, spec)
         count = self.partitions[spec.name] = await self._keeper.partitions(spec, timeout_s=None)
         return count
 
@@ -180,8 +184,8 @@ class Cluster:
         await self.producer.close(timeout_s)
 
     def _look(self) -> None:
-        """Create what was deleted: else what waits for it waits until somebody does. Targets are not put to this way."""
-        lanes = [lane for lane in self.producer.busy_lanes() if lane.topic in self._specs]
+        """Create what was deleted: else what waits for it waits until somebody does."""
+        lanes = [lane for lane in self.producer.busy_lanes() if lane.topic in self._made_anew]
         for lane in lanes:
             if lane.trouble is not None and classify(lane.trouble) is ErrorClass.TOPIC_NOT_FOUND:
                 self.learn(self._specs[lane.topic], lambda: None)
