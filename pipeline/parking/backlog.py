@@ -150,6 +150,7 @@ class Partition:
         if cursor is None:
             backlog.cursor = Cursor(first, last, count, size, now, backlog.reason)
         else:
+            cursor.first = min(cursor.first, first)  # lower where somebody has made the topic anew
             cursor.last = max(cursor.last, last)
             cursor.records += count
             cursor.bytes += size

@@ -77,6 +77,19 @@ def test_an_acknowledgement_without_an_offset_hides_nothing() -> None:
     assert (backlog.cursor.first, backlog.cursor.last, backlog.records, partition.upto) == (7, 11, 5, 12)
 
 
+def test_what_is_parked_on_a_topic_made_anew_is_drained() -> None:
+    """P3: somebody deletes the parked topic and makes it anew, beneath a worker. What was on it is gone; what is parked
+    from then on stands before where the cursor was, and is not passed over."""
+    partition = fresh()
+    backlog = partition.open("a", "down")
+    backlog.under_way += 6
+    partition.parked(backlog, 1_000, 5, 50, 5.0)
+    partition.parked(backlog, 0, 1, 10, 6.0)
+    assert backlog.cursor is not None
+    assert backlog.cursor.waits(0, [])
+    assert partition.low() == 0
+
+
 def test_what_waited_in_the_room_is_handed_over_by_closing() -> None:
     """P3: with everything drained, what came meanwhile goes straight, in the order in which it came."""
     partition = fresh()
