@@ -47,6 +47,9 @@ class Fallback:
 
     def __init__(self, settings: Settings, clock: Clock, meter: StageMeter) -> None:
         self._settings = settings
+        self._directory = Path(
+            settings.outbox_dir
+        ).absolute()  # a program may go elsewhere: the rows stay here
         self._clock = clock
         self._meter = meter
         self.breaker = Breaker(
@@ -75,8 +78,7 @@ class Fallback:
             log.error("outbox.none error=%r -- events go to the broker alone", str(error))  # noqa: TRY400 -- no traceback needed
             self._no_outbox = error
             self._making = asyncio.create_task(self._open_later(), name="stagepost-outbox-room")
-        directory, max_bytes = Path(self._settings.outbox_dir), self._settings.outbox_max_bytes
-        self._adoption = Adoption(directory, max_bytes, relay_of)
+        self._adoption = Adoption(self._directory, self._settings.outbox_max_bytes, relay_of)
         self._adoption.start()
 
     def wake(self) -> None:
@@ -228,8 +230,7 @@ class Fallback:
         await let_go(outbox)
 
     async def _open(self) -> None:
-        directory = Path(self._settings.outbox_dir)
-        outbox = await asyncio.to_thread(shared, directory, self._settings.outbox_max_bytes)
+        outbox = await asyncio.to_thread(shared, self._directory, self._settings.outbox_max_bytes)
         self._listener = Listener(self._stored)
         self._relay = self._relay_of(outbox)
         self._relay.start()

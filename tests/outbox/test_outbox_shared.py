@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import threading
 from pathlib import Path
 from typing import Never
@@ -63,6 +64,27 @@ async def test_rows_are_shipped_though_the_loop_of_who_shipped_was_closed_withou
         await asyncio.to_thread(create_topic, kafka.bootstrap, OwnTopics(namespace).staging, 3)
         await until(stager, lambda health: health == ("healthy", ""), timeout_s=15)
     assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [0]}
+
+
+async def test_a_program_may_go_to_another_folder(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2, S9: OUTBOX_DIR as a path from where the program was started: rows are found again, and new ones lie beside
+    them, after it went elsewhere and its files were opened anew, as after a fork."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of(kafka.bootstrap, namespace, Path("outbox"), topics_autocreate=False)
+    async with stager_of(settings) as stager:
+        assert (await stage(stager, "k", 0)).via == "outbox"
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        child = multiprocessing.get_context("fork").Process(target=int)
+        child.start()
+        await asyncio.to_thread(child.join, 20)
+        assert (await stage(stager, "k", 1)).via == "outbox"
+        await asyncio.to_thread(create_topic, kafka.bootstrap, OwnTopics(namespace).staging, 3)
+        await until(stager, lambda health: health == ("healthy", ""), timeout_s=15)
+    assert await asyncio.to_thread(numbers_by_key, kafka.bootstrap, namespace) == {"k": [0, 1]}
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("ships", ["the one", "the other"])
