@@ -125,7 +125,7 @@ def _drain(settings: Settings, given: argparse.Namespace) -> bool:
         print(f"shipped {shipped:,}, set aside {set_aside:,}, left {left:,}")
         for slot, rows in held.items():
             print(f"{slot}: {rows:,} rows are shipped by the living process that holds it")
-    return left == 0
+    return left == 0 and set_aside == 0
 
 
 async def _ship(settings: Settings, timeout_s: float) -> None:
