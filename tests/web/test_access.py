@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.web.access import Access, Asked, Reason, Refusal, Tokens
+from pipeline.web.sessions import Sessions
 
 TOKENS = Tokens(
     (f"ann:{hashlib.sha256(b'secret').hexdigest()}", f"bot:{hashlib.sha256(b'other').hexdigest()}")
@@ -102,3 +103,14 @@ def test_the_login_form_lets_in_whoever_has_a_token() -> None:
     assert reason(OPEN.login(asked, "wrong")) is Reason.WRONG_TOKEN
     assert reason(OPEN.login(replace(asked, origin="http://evil.example"), "secret")) is Reason.OTHER_ORIGIN
     assert reason(OPEN.login(replace(asked, origin=""), "secret")) is Reason.OTHER_ORIGIN
+
+
+def test_a_session_lasts_twelve_hours_and_ends_with_its_worker() -> None:
+    """O3: a browser that has shown a token need not for twelve hours, at this worker and until it ends."""
+    sessions = Sessions()
+    secret = sessions.start("ann", 100.0)
+    found = sessions.find(secret, 100.0 + 12 * 3600 - 1)
+    assert found is not None
+    assert (found.name, sessions.find(secret, 100.0 + 12 * 3600)) == ("ann", None)
+    assert Sessions().find(secret, 100.0) is None
+    assert sessions.find("another", 100.0) is None
