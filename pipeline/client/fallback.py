@@ -243,6 +243,8 @@ class Fallback:
                 await self._open()
             except OutboxUnavailable as error:
                 self._no_outbox = error
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
+                self._no_outbox = OutboxUnavailable(str(self._directory), repr(error))
             else:
                 log.info("outbox.opened -- there is room for it now")
 
