@@ -184,6 +184,8 @@ class Fallback:
         reasons = []
         if not self.breaker.is_closed:
             reasons.append(f"the circuit breaker is {self.breaker.state}: {self.breaker.reason}")
+        if waiting.full:
+            reasons.append("the disk of the outbox is full: it takes nothing more, free some space")
         if waiting.rows:
             reasons.append(f"{waiting.rows:,} events wait in the outbox")
         aside = waiting.set_aside + self._adoption.set_aside

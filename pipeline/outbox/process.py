@@ -167,7 +167,8 @@ class ProcessOutbox:
         store = self._store
         first = store.read(0, 1)
         oldest = first[0].at if first else None
-        return Waiting(store.rows, store.bytes, oldest, store.set_aside_count, store.damage)
+        full = store.full and not store.room.has(0)
+        return Waiting(store.rows, store.bytes, oldest, store.set_aside_count, store.damage, full)
 
     async def close(self) -> None:
         """Store what was handed over, close the files, let go of the slot. Idempotent.

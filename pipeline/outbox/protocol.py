@@ -24,13 +24,14 @@ class Stored(NamedTuple):
 
 class Waiting(NamedTuple):
     """What waits: rows, their bytes, when the oldest was stored (seconds since 1970, None without rows), how
-    many rows were set aside, and what was found damaged."""
+    many rows were set aside, what was found damaged, and whether the disk has no room for more."""
 
     rows: int
     bytes: int
     oldest: float | None
     set_aside: int
     damage: OutboxDamaged | None
+    full: bool
 
 
 class Outbox(Protocol):

@@ -64,15 +64,15 @@ class RocksStore:
         self._max_bytes = max_bytes
         self._database: Rdict | None = None
         self._broken: Rdict | None = None
-        self._room = Room(folder)
+        self.room = Room(folder)
         self._reads_only = False
         """Whether the files are open to read only, for there is no room for more."""
         self._later: dict[bytes, bytes | None] = {}
         """What is to be written once there is room: rows that were shipped, or set aside, meanwhile."""
         self._next = 1
         self._counted = self._was_counted = False
-        self._full = False
-        """Whether the last attempt to write found no room."""
+        self.full = False
+        """Whether the last attempt to write found no room; there may be some by now."""
         self.damage: OutboxDamaged | None = None
         """What was found damaged when the files were opened, now or once, and still lies there; None: nothing."""
         self.rows = self.bytes = 0
@@ -102,14 +102,14 @@ class RocksStore:
         if self.bytes + size > self._max_bytes:
             most = f"{self._max_bytes:,} bytes (STREAMING_OUTBOX_MAX_BYTES)"
             raise OutboxFull(str(self._folder), f"{self.bytes:,} of at most {most} wait")
-        if self._full and not self._room.has(size):
+        if self.full and not self.room.has(size):
             raise OutboxFull(str(self._folder), "the disk is still full, free some space")
         stamp = row_stamp(time.time())
         sequences = range(self._next, self._next + len(rows))
         self._write(
             [(key(ROW, sequence), stamp + row) for sequence, row in zip(sequences, rows, strict=True)]
         )
-        self._full = False
+        self.full = False
         self._next += len(rows)
         self.rows += len(rows)
         self.bytes += size
@@ -181,10 +181,10 @@ class RocksStore:
             self._close()
             self._keep_damaged(path, damage)
             self._count()
-        self._room.make_reserve()
+        self.room.make_reserve()
 
     def _open_by_reserve(self, path: Path) -> None:
-        self._room.give_up_reserve()
+        self.room.give_up_reserve()
         try:
             self._database = Rdict(str(path), options())
         except Exception as error:
@@ -195,7 +195,7 @@ class RocksStore:
                 self._database = open_to_read(path)
             except Exception as unreadable:
                 raise full from unreadable
-            self._reads_only = self._full = True
+            self._reads_only = self.full = True
             log.warning(
                 "outbox.reads_only error=%r -- what waits is shipped, nothing more is taken", str(full)
             )
@@ -206,7 +206,7 @@ class RocksStore:
             path.rename(kept)
             log.error("outbox.damaged kept_in=%s error=%r", kept, error)
             self.damage = OutboxDamaged(str(self._folder), str(kept), str(error))
-            self._counted = self._full = self._reads_only = False
+            self._counted = self.full = self._reads_only = False
             self._later.clear()
             self._database = Rdict(str(path), options())
         except Exception as other:
@@ -241,7 +241,7 @@ class RocksStore:
 
     def _write(self, changes: Changes, *, sync: bool = True, or_later: bool = False) -> None:
         """All or nothing, with what was left for later; `or_later`: where there is no room, these are left, too."""
-        if self._reads_only and self._room.has(0):
+        if self._reads_only and self.room.has(0):
             self._close()
         database = self._database or self._reopen()
         if self._reads_only:
@@ -258,7 +258,7 @@ class RocksStore:
             self._database, self._broken = None, database
             self._counted = False
             if is_full(error):
-                self._full = True
+                self.full = True
                 raise OutboxFull(str(self._folder), f"the disk is full, free some space ({error})") from error
             raise OutboxUnavailable(str(self._folder), str(error)) from error
         self._later.clear()
@@ -272,7 +272,7 @@ class RocksStore:
             except Exception as error:
                 if _STALLED not in str(error):
                     raise
-                if not self._room.has_to_flush():
+                if not self.room.has_to_flush():
                     raise OSError(errno.ENOSPC, f"{NO_SPACE}: {error}") from error
                 if time.monotonic() >= until:
                     raise

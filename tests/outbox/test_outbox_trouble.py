@@ -133,7 +133,7 @@ async def test_a_service_starts_again_on_a_full_disk_that_has_taken_its_reserve(
     kafka: Brokers, namespace: str, small_disk: Path
 ) -> None:
     """S2, S9: a restart on a full disk drains, also where the room that was kept for it is somebody else's by now: what
-    waits arrives, what follows goes straight behind it, and nothing is lost at the next start."""
+    waits arrives, what follows goes straight behind it, health() says so, and nothing is lost at the next start."""
     folder = small_disk / "outbox"
     async with stager_of(settings_of("127.0.0.1:1", namespace, folder)) as stager:
         for number in range(10):
@@ -147,7 +147,9 @@ async def test_a_service_starts_again_on_a_full_disk_that_has_taken_its_reserve(
             await stage(stager, "new", 0, policy={"outbox": "always"})
         await stager.drain_outbox()
         assert (await stage(stager, "k", 10)).via == "topic"
-    (small_disk / "more").unlink()
+        await until(stager, lambda health: health.reason.startswith("the disk of the outbox is full"))
+        (small_disk / "more").unlink()
+        await until(stager, lambda health: health == ("healthy", ""))
     async with stager_of(settings) as stager:
         await stage(stager, "k", 11, policy={"outbox": "always"})
         await stager.drain_outbox()
