@@ -29,6 +29,7 @@ CAUGHT = {
     "overtake-the-unknown": ("skew", {"T5"}),
     "park-without-end": ("full", {"P5"}),
     "start-with-targets-only": ("apart", {"C3"}),
+    "count-nothing-behind-the-checkpoint": ("skew", {"T6"}),
     "throw-a-damaged-row-away": ("service", {"T6"}),
 }
 """For each patch the kind of world it shows in, and the rules that the oracle may find broken first."""
