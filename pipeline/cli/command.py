@@ -16,9 +16,16 @@ from faust.cli import AppCommand, option
 from faust.cli.base import cli
 
 from pipeline.application import Application
+from pipeline.cli.worker_api import TOKEN_VARIABLE
 from pipeline.errors import StagepostError
 
-__all__ = ["Report", "Subcommand", "add_group", "as_json", "table"]
+__all__ = ["WORKER_OPTIONS", "Report", "Subcommand", "add_group", "as_json", "table"]
+
+WORKER_OPTIONS = (
+    option("--url", default="", help="Address of a worker; the default is that of WEB_BIND and WEB_PORT."),
+    option("--token", default="", help=f"One of the worker's ADMIN_TOKENS; better in {TOKEN_VARIABLE}."),
+)
+"""Of every command that asks a worker."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ import click
 from faust.cli import argument, option
 
 from pipeline.application import Application
-from pipeline.cli.command import Report, Subcommand, add_group
+from pipeline.cli.command import WORKER_OPTIONS, Report, Subcommand, add_group
 from pipeline.cli.dlq_direct import reading
 from pipeline.cli.dlq_reports import preview_text, record_text, topic_text, topics_text
 from pipeline.cli.following import run_job
-from pipeline.cli.worker_api import TOKEN_VARIABLE, worker_at
+from pipeline.cli.worker_api import worker_at
 from pipeline.errors import StagepostError
 from pipeline.redrive.selection import Selection, WrongSelection
 
@@ -39,8 +39,6 @@ _CONDITIONS = tuple(
         "state": "open (the default), redriven, discarded or any",
     }.items()
 )
-_URL = option("--url", default="", help="Address of a worker; the default is that of WEB_BIND and WEB_PORT.")
-_TOKEN = option("--token", default="", help=f"One of the worker's ADMIN_TOKENS; better in {TOKEN_VARIABLE}.")
 _DIRECT = option(
     "--direct", is_flag=True, help="Read Kafka, not a worker; takes as long as the index is long."
 )
@@ -60,7 +58,7 @@ class NothingSelected(StagepostError):
 def register(application: Application) -> None:
     """Put the commands on Faust's command line."""
     add = add_group(application, "dlq", "Look at dead letters, send them back, discard them.")
-    looking = (_URL, _TOKEN, _DIRECT)
+    looking = (*WORKER_OPTIONS, _DIRECT)
     add(
         list,
         *_CONDITIONS,
@@ -71,10 +69,10 @@ def register(application: Application) -> None:
         *looking,
     )
     add(show, argument("record"), *looking)
-    changing = (*_CONDITIONS, _REASON, _DRY_RUN, _ALL, _URL, _TOKEN)
+    changing = (*_CONDITIONS, _REASON, _DRY_RUN, _ALL, *WORKER_OPTIONS)
     add(redrive, _RATE, *changing)
     add(discard, *changing)
-    add(scan, option("--topic", required=True, help="The topic to read."), _URL, _TOKEN)
+    add(scan, option("--topic", required=True, help="The topic to read."), *WORKER_OPTIONS)
 
 
 async def list(  # noqa: A001 -- a command is named like its handler
@@ -124,7 +122,7 @@ async def redrive(self: Subcommand, *, rate: float, **given: Any) -> Report:
     """Send dead letters back to where they failed.
 
     Shows first what it meets, then how far it is. Exit status 0 once every letter selected is on its way; where
-    some had to be left, or the job ends in another way, 1. Interrupted, the job goes on: see the worker's /jobs/.
+    some had to be left, or the job ends in another way, 1. Interrupted, the job goes on: see `jobs list`.
     """
     return await _change(self, "redrive", rate, **given)
 

@@ -7,7 +7,7 @@ characters, which a terminal would obey.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.cli.command import table
@@ -16,6 +16,7 @@ from pipeline.clock import rfc3339
 __all__ = [
     "job_line",
     "job_text",
+    "jobs_text",
     "parked_text",
     "plain",
     "preview_text",
@@ -139,6 +140,31 @@ def job_text(job: Document) -> str:
     if job["error"]:
         lines.append(job["error"])
     return plain("\n".join(lines))
+
+
+def jobs_text(found: Document) -> str:
+    """All jobs."""
+    rows = [
+        (
+            job["id"],
+            job["kind"],
+            job["state"],
+            f"{job['done']:,}",
+            None if job["total"] is None else f"{job['total']:,}",
+            job["by"],
+            _when(job["created_at"]),
+            ", ".join(_selected(job["selection"])),
+        )
+        for job in found["jobs"]
+    ]
+    return plain(table(("JOB", "KIND", "STATE", "DONE", "OF", "BY", "ORDERED", "SELECTED"), rows))
+
+
+def _selected(selection: Document) -> Iterator[str]:
+    for name, value in selection.items():
+        if value is not None:
+            is_time = name in {"since_at", "until_at"}
+            yield f"{name.removesuffix('_at').removeprefix('error_')} {_when(value) if is_time else value}"
 
 
 def plain(text: str) -> str:

@@ -6,12 +6,13 @@ Owns: how often is looked, when the exit status is 0. Must not know: what the jo
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from pipeline.cli.command import Report, Subcommand
 from pipeline.cli.dlq_reports import job_line, job_text
 from pipeline.cli.worker_api import WorkerApi
 
-__all__ = ["run_job"]
+__all__ = ["follow_job", "run_job"]
 
 _LOOK_S = 0.5
 _FINAL = frozenset({"done", "cancelled", "failed"})
@@ -19,7 +20,11 @@ _FINAL = frozenset({"done", "cancelled", "failed"})
 
 async def run_job(self: Subcommand, worker: WorkerApi, path: str, order: dict[str, object]) -> Report:
     """Post an order and follow its job. Done where the job is, and nothing was left as it is."""
-    job = (await worker.post(path, order))["job"]
+    return await follow_job(self, worker, (await worker.post(path, order))["job"])
+
+
+async def follow_job(self: Subcommand, worker: WorkerApi, job: Any) -> Report:
+    """Show how far a job is until it has ended. Done where it is, and nothing was left as it is."""
     shown = ""
     while job["state"] not in _FINAL:
         if (line := job_line(job)) != shown:

@@ -11,18 +11,14 @@ from faust.cli import argument, option
 from faust.cli.base import cli
 
 from pipeline.application import Application
-from pipeline.cli.command import Report, Subcommand, add_group, table
+from pipeline.cli.command import WORKER_OPTIONS, Report, Subcommand, add_group, table
 from pipeline.cli.dlq_reports import parked_text, plain
 from pipeline.cli.following import run_job
-from pipeline.cli.worker_api import TOKEN_VARIABLE, worker_at
+from pipeline.cli.worker_api import worker_at
 from pipeline.clock import rfc3339
 
 __all__ = ["register"]
 
-_WORKER = (
-    option("--url", default="", help="Address of a worker; the default is that of WEB_BIND and WEB_PORT."),
-    option("--token", default="", help=f"One of the worker's ADMIN_TOKENS; better in {TOKEN_VARIABLE}."),
-)
 _REASON = option("--reason", default="", help="Why; stands in the audit record.")
 _PARTITION = option("--partition", default="", help="Of one staging partition.")
 _CHOICE = (
@@ -35,15 +31,15 @@ _DRY_RUN = option("--dry-run", is_flag=True, help="Only show what it would meet.
 def register(application: Application) -> None:
     """Put the commands on Faust's command line."""
     json_option = option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-    application.app.command(*_WORKER, json_option, base=Subcommand, group=cli, application=application)(
-        status
-    )
+    application.app.command(
+        *WORKER_OPTIONS, json_option, base=Subcommand, group=cli, application=application
+    )(status)
     add = add_group(application, "breakers", "Look at targets' breakers; pause, resume and reset them.")
-    add(list, *_WORKER)
+    add(list, *WORKER_OPTIONS)
     for handler in (pause, resume, reset):
-        add(handler, argument("target"), _REASON, *_WORKER)
-    add(release, argument("target"), _PARTITION, _DRY_RUN, _REASON, *_WORKER)
-    add(move_on, argument("target"), _PARTITION, *_CHOICE, _DRY_RUN, _REASON, *_WORKER)
+        add(handler, argument("target"), _REASON, *WORKER_OPTIONS)
+    add(release, argument("target"), _PARTITION, _DRY_RUN, _REASON, *WORKER_OPTIONS)
+    add(move_on, argument("target"), _PARTITION, *_CHOICE, _DRY_RUN, _REASON, *WORKER_OPTIONS)
 
 
 async def status(self: Subcommand, *, url: str, token: str) -> Report:

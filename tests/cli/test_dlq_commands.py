@@ -1,14 +1,16 @@
-"""`dlq list|show|redrive|discard|scan` against a worker and against Kafka, and how answers are shown (O2, O3)."""
+"""`dlq list|show|redrive|discard|scan` and `jobs ...` against a worker and Kafka; how answers are shown (O2, O3)."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import pytest
 
 from devtools.kafka import Brokers
 from pipeline.cli.dlq_reports import job_line, job_text, plain
 from tests.cli.command_line import Answer, run
-from tests.kafka_client import OutRecord, create_topic, produce
-from tests.web.asking import TOKEN, TOKENS
+from tests.kafka_client import OutRecord, create_topic, produce, wait_until
+from tests.web.asking import TOKEN, TOKENS, Site
 from tests.worker.shop_records import CATALOG, staged, wait_committed
 from tests.worker_harness import WorkerProcess
 
@@ -38,6 +40,40 @@ def test_a_terminal_obeys_nothing_that_a_record_says() -> None:
     assert plain("a\x1b[2Jb\r\u202ec\n\té") == "a\\x1b[2Jb\\r\\u202ec\n\té"
 
 
+def steer_a_job(site: Site, settings: Mapping[str, str]) -> None:
+    """A redrive that somebody else ordered, so slow that it does not end by itself: found, paused, resumed, ended."""
+
+    def jobs(*words: str) -> Answer:
+        return run("jobs", *words, "--token", TOKEN, **settings)
+
+    def becomes(state: str) -> None:
+        wait_until(
+            lambda: site.get(f"/jobs/{job}/").data["job"]["state"] == state, 20, f"the job to be {state}"
+        )
+
+    order = {"kind": "redrive", "tenant": "t3", "rate": 0.001}
+    job = site.post("/jobs/", order).data["job"]["id"]
+    becomes("running")
+    listed = jobs("list")
+    assert (listed.status, listed.out.splitlines()[0].split()) == (
+        0,
+        ["JOB", "KIND", "STATE", "DONE", "OF", "BY", "ORDERED", "SELECTED"],
+    )
+    assert listed.row(job)[1:3] + listed.row(job)[-1:] == ["redrive", "running", "tenant t3, state open"]
+    assert jobs("pause", job).status == 0
+    becomes("paused")
+    shown = jobs("show", job, "--json")
+    assert (shown.status, shown.document["state"], shown.document["total"]) == (0, "paused", 2)
+    assert jobs("resume", job).status == 0
+    becomes("running")
+    assert jobs("cancel", job).status == 0
+    followed = jobs("show", job, "--follow")
+    assert (followed.status, "redrive cancelled" in followed.out) == (1, True), followed.err
+    again = jobs("cancel", job)
+    assert (again.status, "cancelled already" in again.err) == (1, True)
+    assert "no-such-job" in jobs("pause", "no-such-job").err
+
+
 @pytest.mark.kafka
 def test_the_operators_way(kafka: Brokers, namespace: str) -> None:
     """O2, O3: list, show, look before, be refused without a token, discard, redrive, scan; programs get JSON, and the
@@ -56,6 +92,8 @@ def test_the_operators_way(kafka: Brokers, namespace: str) -> None:
         staged("a", {"tenant": b"t1", "time": b"never"}, value=b"\x1b[2J"),
         staged("b", {"tenant": b"t2", "time": b"never"}),
         staged("c", {"tenant": b"t2", "time": b"never"}),
+        staged("d", {"tenant": b"t3", "time": b"never"}),
+        staged("e", {"tenant": b"t3", "time": b"never"}),
     ]
     env = {f"STREAMING_{name}": value for name, value in settings.items()}
     with WorkerProcess(kafka.bootstrap, namespace, catalog=CATALOG, env=env) as worker:
@@ -69,7 +107,7 @@ def test_the_operators_way(kafka: Brokers, namespace: str) -> None:
             return run("dlq", *words, *given, **settings, WEB_PORT=str(worker.web_port))
 
         listed = dlq("list", "--topic", topic, "--json")
-        assert (listed.status, len(listed.document["letters"])) == (0, 3)
+        assert (listed.status, len(listed.document["letters"])) == (0, 5)
         direct = dlq("list", "--topic", topic, "--direct", "--json")
         assert direct.document == listed.document
         one = next(letter for letter in listed.document["letters"] if letter["id"] == "a")
@@ -79,7 +117,7 @@ def test_the_operators_way(kafka: Brokers, namespace: str) -> None:
         assert "\x1b" not in shown.out
         assert "stage-time is not an RFC 3339 timestamp" in shown.out
 
-        assert "3 dead letters" in dlq("redrive", "--all", "--dry-run").out
+        assert "5 dead letters" in dlq("redrive", "--all", "--dry-run").out
         refused = dlq("redrive", "--tenant", "t1")
         assert (refused.status, refused.out) == (1, "")
         assert "STAGEPOST_TOKEN" in refused.err
@@ -91,6 +129,8 @@ def test_the_operators_way(kafka: Brokers, namespace: str) -> None:
         assert (again.status, "2 of 2 done" in again.out) == (0, True), again.err
         assert "[##############################] 2 of 2  done" in again.err
         assert TOKEN not in again.err + again.out
+
+        steer_a_job(Site(worker), {**settings, "WEB_PORT": str(worker.web_port)})
 
         connect = [("__connect.errors.topic", b"orders"), ("__connect.errors.partition", b"0")]
         produce(kafka.bootstrap, f"{namespace}.foreign", [OutRecord(b"k", b"v", connect)])
