@@ -57,6 +57,8 @@ class StageMeter:
                 yield OUTBOX_BYTES, (), found.bytes
                 yield OUTBOX_AGE, (), age_s
 
+        for error_class in ErrorClass:  # from zero: an alert must see the first one as an increase
+            self.metrics.add(STAGE_FAILED, 0, error_class)
         self.metrics.look_at(samples)
         _PROCESS.add(self)
 

@@ -37,6 +37,8 @@ class Gate:
         # Browsers share cookies between the ports of a host: each worker has its own.
         self._cookie = f"stagepost-{settings.web_port}"
         self._metrics = metrics
+        for reason in Reason:  # from zero: an alert must see the first ones as an increase
+            metrics.add(WEB_REFUSED, 0, reason)
         self._clock = clock
         self._logged: dict[Reason, tuple[float, int]] = {}
 

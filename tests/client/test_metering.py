@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from devtools.kafka import Brokers
+from pipeline.errors import ErrorClass
 from pipeline.metrics import ALL
 from tests.kafka_client import create_topic
 
@@ -74,6 +75,8 @@ def test_calls_are_counted_by_where_they_ended(kafka: Brokers, namespace: str, t
     assert second['stagepost_stage_seconds_count{via="topic"}'] == 12
     assert 0 < second['stagepost_stage_seconds_sum{via="topic"}'] < 12
     assert second["stagepost_staging_breaker_state"] == second["stagepost_outbox_rows"] == 0
+    for error_class in ErrorClass:
+        assert first[f'stagepost_stage_failed_total{{error_class="{error_class}"}}'] == 0
     known = {metric.name for metric in ALL}
     assert {re.sub(r"(_bucket|_count|_sum)?(\{.*)?$", "", name) for name in second} <= known
 
