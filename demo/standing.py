@@ -9,12 +9,15 @@ and its process id is not to be trusted.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Final
 
@@ -38,8 +41,9 @@ _POLL_S: Final = 0.05
 class _Worker:
     """A worker that outlives this process, unless it is ended. It inherits the lock."""
 
-    def __init__(self, run: Run, web_port: int, lock: IO[str]) -> None:
+    def __init__(self, run: Run, web_port: int, token: str, lock: IO[str]) -> None:
         self._log = run.log(WORKER)
+        tokens = f"demo:{hashlib.sha256(token.encode()).hexdigest()}"
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
                 worker_command(),
@@ -47,7 +51,7 @@ class _Worker:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=PROJECT,
-                env=environment(worker_settings(run, web_port)),
+                env=environment(worker_settings(run, web_port) | {"STREAMING_ADMIN_TOKENS": tokens}),
                 pass_fds=[lock.fileno()],
                 start_new_session=True,
             )
@@ -77,7 +81,10 @@ def up(count: int, folder: Path = FOLDER) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("a") as lock:
         if not _is_free(lock):
-            say("it runs already; `make down` ends it")
+            is_up = (folder / _STATE).exists()
+            say("it runs already:" if is_up else "it is being started already")
+            if is_up:
+                _tell(json.loads((folder / _STATE).read_text()))
             return 0
         status = 1
         try:
@@ -112,18 +119,33 @@ def _start(count: int, folder: Path, lock: IO[str]) -> int:
     run = Run.new(servers, folder)
     say(f"{time.monotonic() - start:5.1f} s   broker at {servers}, namespace {run.namespace}")
     web_port = free_port()
-    worker = _Worker(run, web_port, lock)
+    token = secrets.token_urlsafe(24)
+    worker = _Worker(run, web_port, token, lock)
     status = 1
     try:
         status = account_of(run, stage_and_watch(run, count, start, worker))
     finally:
         if status:
             worker.end()
-    state = {"servers": servers, "namespace": run.namespace, "web_port": web_port, "worker": worker.pid}
+    state = {
+        "servers": servers,
+        "namespace": run.namespace,
+        "web_port": web_port,
+        "worker": worker.pid,
+        "token": token,
+    }
+    (folder / _STATE).touch(0o600)
     (folder / _STATE).write_text(json.dumps(state))
-    say(f"\nleft running: broker {servers}, worker {worker.pid} with pages at http://127.0.0.1:{web_port}/")
-    say("`make down` ends both")
+    say("\nleft running:")
+    _tell(state)
     return status
+
+
+def _tell(state: Mapping[str, object]) -> None:
+    say(f"broker {state['servers']}, worker {state['worker']}; `make down` ends both")
+    say(
+        f"pages at http://127.0.0.1:{state['web_port']}/; to change something there log in with {state['token']}"
+    )
 
 
 def _brokers(folder: Path) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -100,18 +103,34 @@ def test_an_interrupted_run_leaves_no_process(mark: str, number: signal.Signals,
 
 
 def test_up_leaves_it_running_and_down_ends_it(mark: str, tmp_path: Path) -> None:
-    """`up` stages, accounts and leaves the worker; another `up` says so; `down` ends it, once."""
+    """`up` stages, accounts and leaves the worker, with pages and a token for them; another `up` says so; `down` ends
+    it, once."""
     folder = tmp_path / "demo"
     said = status_of(f"up(50, Path({str(folder)!r}))", 0)
     assert "left running" in said
     assert ["missing", "0"] in [line.split() for line in said.splitlines()]
     (worker,) = marked(mark)
-    assert "it runs already" in status_of(f"up(50, Path({str(folder)!r}))", 0)
+    again = status_of(f"up(50, Path({str(folder)!r}))", 0)
+    assert "it runs already" in again
     assert marked(mark) == [worker]
+    for told in (said, again):
+        found = re.search(r"pages at (\S+); .* log in with (\S+)", told)
+        assert found is not None, told
+        assert [read(found[1], token) for token in (found[2], "another")] == [200, 401]
     status_of(f"down(Path({str(folder)!r}))", 0)
     assert marked(mark) == []
     assert not folder.exists()
     status_of(f"down(Path({str(folder)!r}))", 1)
+
+
+def read(address: str, token: str) -> int:
+    """The status with which a page answers whoever shows this token."""
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def status_of(call: str, status: int) -> str:
