@@ -149,7 +149,7 @@ def _order_target(breakers: Breakers, order: TargetOrder) -> None:
     """What an operator ordered for all workers; what he ordered for a target that is no more is nothing."""
     with contextlib.suppress(UnknownTarget):
         if order.want == "pause":
-            breakers.pause(order.target, order.by)
+            breakers.pause(order.target, order.by, order.at)
         elif order.want == "resume":
             breakers.resume(order.target, order.by)
         else:

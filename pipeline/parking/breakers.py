@@ -135,9 +135,12 @@ class Breakers:
         """The probe under way ended without saying anything about the target."""
         self._change(target, lambda breaker, now: breaker.probe_cancelled(now))
 
-    def pause(self, target: str, by: str) -> None:
-        """Shut a target until `resume`: everything for it parks. In memory only."""
-        self._change(target, lambda _breaker, _now: setattr(self._of(target), "paused_by", by), by)
+    def pause(self, target: str, by: str, at: float | None = None) -> None:
+        """Shut a target until `resume`: everything for it parks. In memory only.
+
+        `at`: when it was ordered, in seconds since 1970, which may be long before this worker started; else now.
+        """
+        self._change(target, lambda _breaker, _now: setattr(self._of(target), "paused_by", by), by, at)
 
     def resume(self, target: str, by: str = "") -> None:
         """End a pause. The breaker then stands as it would without it."""
@@ -171,7 +174,9 @@ class Breakers:
         self._change(target, lambda breaker, now: breaker.may_probe(now))
         return guarded.breaker.state is State.HALF_OPEN
 
-    def _change(self, target: str, act: Callable[[Breaker, float], object], by: str = "") -> None:
+    def _change(
+        self, target: str, act: Callable[[Breaker, float], object], by: str = "", at: float | None = None
+    ) -> None:
         guarded = self._of(target)
         former, paused = guarded.state, guarded.paused_by
         act(guarded.breaker, self.clock.monotonic())
@@ -179,7 +184,7 @@ class Breakers:
             return
         closed = guarded.state is State.CLOSED
         if closed != (former is State.CLOSED) or guarded.paused_by != paused:  # probes are no story
-            guarded.since = self.clock.time()
+            guarded.since = self.clock.time() if at is None else at
             guarded.history.append(Change(guarded.since, guarded.state, guarded.reason, by))
         self.shut = self.shut - {target} if closed else self.shut | {target}
         self.on_change(target, former)

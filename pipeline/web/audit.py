@@ -9,12 +9,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from pydantic import BaseModel, Field, JsonValue
 
 from pipeline.audit import entry_of
 from pipeline.kafka.connection import Connection, staging_cluster
 from pipeline.kafka.reader import Place, Reader
+from pipeline.redrive.job import JobKind
 from pipeline.web.route import Answer, Call, Form, Route
 
 __all__ = ["ROUTES", "Line", "Tail", "tail"]
@@ -46,6 +48,16 @@ class Line(BaseModel):
     facts: dict[str, JsonValue]
     partition: int
     offset: int
+
+    @property
+    def link(self) -> str:
+        """The page of what was changed; empty where it has none."""
+        about, _, what = self.action.partition(".")
+        if what and about in {"job", *JobKind}:
+            return f"/jobs/{quote(self.subject, safe='')}/"
+        if about == "breaker":
+            return f"/breakers/#{quote(self.subject)}"
+        return f"/dlq/{quote(self.subject)}/" if self.action == "discarded" else ""
 
 
 class Audit(BaseModel):

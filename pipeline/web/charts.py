@@ -47,11 +47,12 @@ def charts(points: Sequence[Point]) -> tuple[Chart, ...]:
             (("half of all", lambda p: p.p50), ("99 %", lambda p: p.p99)),
         ),
         _chart("Not yet committed", "records", points, (("lag", lambda p: p.lag),)),
+        _chart("Parked", "records", points, (("parked now", lambda p: p.parked_now),)),
         _chart(
-            "Parked and dead letters a second",
+            "Parked and dead a second",
             "rate",
             points,
-            (("parked", lambda p: p.parked), ("dead letters", lambda p: p.dead_lettered)),
+            (("parked", lambda p: p.parked), ("dead", lambda p: p.dead_lettered)),
         ),
     )
 

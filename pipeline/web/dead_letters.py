@@ -25,6 +25,7 @@ T = TypeVar("T")
 _SHOWN_HEADER_BYTES = 4_096
 _SHOWN_JOBS = 10
 _PAGE = 50
+_MOST_PARTITION, _MOST_OFFSET = 2**31 - 1, 2**63 - 1
 
 
 class Conditions(Form):
@@ -156,7 +157,7 @@ async def record(call: Call) -> Answer:
         Header(
             name=show_text(name.encode(errors="surrogateescape"), 256),
             value="" if value is None else show_text(value, _SHOWN_HEADER_BYTES),
-            meaning=explained(name),
+            meaning=explained(name, value),
         )
         for name, value in found.headers
     ]
@@ -181,9 +182,11 @@ async def payload(call: Call) -> Raw:
 
 
 async def _record(call: Call) -> FullRecord:
-    path = call.path
+    topic, partition, offset = call.path["topic"], int(call.path["partition"]), int(call.path["offset"])
+    if partition > _MOST_PARTITION or offset > _MOST_OFFSET:
+        raise Problem(404, str(NoSuchLetter(topic, partition, offset)))
     letters: DeadLetters = call.application.dead_letters
-    return await answered(letters.record(path["topic"], int(path["partition"]), int(path["offset"])))
+    return await answered(letters.record(topic, partition, offset))
 
 
 _RECORD = r"/dlq/{topic}/{partition:\d{1,10}}/{offset:\d{1,19}}/"

@@ -39,6 +39,8 @@ class Point(BaseModel):
     lag: int | None
     waiting: int
     """Partitions that wait for a named cause."""
+    parked_now: int
+    """Events parked at that time, of this worker's partitions."""
 
 
 class History:
@@ -54,7 +56,7 @@ class History:
         """Oldest first."""
         return tuple(self._points)
 
-    def sample(self, monotonic: float, at: float, *, lag: int | None, waiting: int) -> None:
+    def sample(self, monotonic: float, at: float, *, lag: int | None, waiting: int, parked: int) -> None:
         """Take a sample: the clock's two readings, and what the consumer says."""
         totals = self.totals()
         way = self._metrics.merged(WAY_SECONDS)
@@ -73,6 +75,7 @@ class History:
                 p99=since.quantile(0.99),
                 lag=lag,
                 waiting=waiting,
+                parked_now=parked,
             )
             self._points.append(point)
         self._last = (monotonic, totals, way)

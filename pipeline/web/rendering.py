@@ -2,7 +2,8 @@
 
 Owns: the jinja2 environment. Must not know: where data come from.
 
-Everything a template prints is made harmless and then escaped, whether its author thought of it or not.
+Everything a template prints is made harmless and then escaped, whether its author thought of it or not; but for values
+of fields, which are escaped only (`exact`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 from datetime import UTC, datetime
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pipeline.web.showing import harmless
 
@@ -37,12 +38,21 @@ def environment() -> jinja2.Environment:
         "moment": moment,
         "size": size,
         "percent": percent,
+        "exact": exact,
     }
     return made
 
 
 def _finalize(value: object) -> object:
     return value if isinstance(value, Markup) else harmless(str("" if value is None else value))
+
+
+def exact(value: object) -> Markup:
+    """For the value of a field, which comes back as it is: escaped only, as what is written out would be another one.
+
+    People see it in a field, if at all.
+    """
+    return escape(str(value))
 
 
 def number(value: float | None) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Union, get_args, get_origin
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 from aiokafka.errors import KafkaError
@@ -168,7 +168,8 @@ class Site:
         headers = {"WWW-Authenticate": 'Bearer realm="stagepost"'} if status == 401 else None
         if "text/html" not in request.headers.get("Accept", ""):
             return web.json_response({"status": status, "error": message}, status=status, headers=headers)
-        page = self._page(request, "error.html", status, data={"status": status, "message": message})
+        data = {"status": status, "message": message, "again": _page_behind(request)}
+        page = self._page(request, "error.html", status, data=data)
         page.headers.update(headers or {})
         return page
 
@@ -187,6 +188,14 @@ class Site:
             now=self._clock.time(),
         )
         return web.Response(text=text, status=status, content_type="text/html")
+
+
+def _page_behind(request: web.Request) -> str:
+    """The page that a request was made for, or from: where to go on after logging in."""
+    if request.method == "GET":
+        return request.path_qs
+    form_on = urlsplit(request.headers.get("Referer", ""))
+    return form_on._replace(scheme="", netloc="", fragment="").geturl() or "/"
 
 
 def _wants_json(request: web.Request) -> bool:

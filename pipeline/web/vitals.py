@@ -106,7 +106,8 @@ class Vitals:
         known = [at.lag for at in facts.partitions if at.lag is not None]
         lag = sum(known) if known else None
         now, at = self._clock.monotonic(), self._clock.time()
-        self.history.sample(now, at, lag=lag, waiting=len(readiness.waiting))
+        parked = sum(state.records for state in self._application.parked())
+        self.history.sample(now, at, lag=lag, waiting=len(readiness.waiting), parked=parked)
 
     async def _live(self, _: Call) -> Answer:
         return Answer(Live())

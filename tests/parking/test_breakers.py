@@ -65,6 +65,17 @@ def test_a_pause_is_an_open_breaker_that_does_not_probe() -> None:
     assert not some.shut
 
 
+def test_a_pause_is_as_old_as_its_order() -> None:
+    """O1, O3: a pause outlasts the worker: one that reads its order later says since when it has been, not since when
+    it knows."""
+    clock = SteppingClock()
+    some = breakers(clock)
+    some.pause("a", "eva", clock.time() - 3_600)
+    assert some.standing("a").since == some.standing("a").history[-1].at == clock.time() - 3_600
+    some.resume("a", "eva")
+    assert some.standing("a").since == clock.time()
+
+
 def test_resuming_a_target_that_is_sick_leaves_it_open() -> None:
     """B1: a pause hides the breaker and does not mend it."""
     some = breakers(SteppingClock())

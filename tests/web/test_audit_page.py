@@ -9,7 +9,7 @@ import pytest
 from devtools.kafka import Brokers
 from pipeline.audit import Entry, record_of
 from pipeline.kafka.connection import Connection
-from pipeline.web.audit import tail
+from pipeline.web.audit import Line, tail
 from tests.kafka_client import OutRecord, create_topic, produce
 from tests.web.asking import HTML, Site
 
@@ -50,6 +50,24 @@ async def test_what_is_asked_for_is_found_behind_thousands_of_others(kafka: Brok
     assert 1_000 <= part.looked_at < 4_000
 
 
+@pytest.mark.parametrize(
+    ("action", "subject", "link"),
+    [
+        ("redrive.ordered", "0190-1", "/jobs/0190-1/"),
+        ("move-on.done", "0190-1", "/jobs/0190-1/"),
+        ("job.pause", "0190-1", "/jobs/0190-1/"),
+        ("breaker.reset", "ns.a", "/breakers/#ns.a"),
+        ("discarded", "ns.a.dlq/0/12", "/dlq/ns.a.dlq/0/12/"),
+        ("skipped", "an-id", ""),
+        ("redrive.ordered", "//evil.example/<b>", "/jobs/%2F%2Fevil.example%2F%3Cb%3E/"),
+    ],
+)
+def test_a_line_leads_to_what_was_changed(action: str, subject: str, link: str) -> None:
+    """O1: from who did it to what became of it."""
+    line = Line(at="", action=action, by="ann", subject=subject, facts={}, partition=0, offset=0)
+    assert line.link == link
+
+
 def test_the_page_finds_what_is_old(site: Site, kafka: Brokers) -> None:
     """O1: the page shows the latest of an action, not what of the latest records is of it."""
     topic = site.get("/catalog/").data["definitions"][0]["topic"]
@@ -61,4 +79,6 @@ def test_the_page_finds_what_is_old(site: Site, kafka: Brokers) -> None:
     found = site.get("/audit/?action=breaker.pause&limit=1").data
     assert [line["facts"]["reason"] for line in found["lines"]] == ["an old one"]
     assert found["is_whole"]
-    assert "an old one" in site.get("/audit/?action=breaker.pause&limit=1", HTML).text
+    page = site.get("/audit/?action=breaker.pause&limit=1", HTML).text
+    assert "an old one" in page
+    assert f'href="/breakers/#{topic}"' in page

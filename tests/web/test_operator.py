@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,6 +26,7 @@ class Night(NamedTuple):
     site: Site
     bootstrap: str
     namespace: str
+    paused_at: float
 
     @property
     def base(self) -> str:
@@ -56,11 +58,12 @@ def night(kafka: Brokers) -> Iterator[Night]:
             lambda: site.get("/").data["dead"] == LETTERS + len(HOSTILE_PAYLOADS), 60, "all dead letters"
         )
         assert site.post(f"/breakers/{namespace}.clock.ticked/pause", {"reason": "repairs"}).status == 200
+        paused_at = time.time()
         assert worker.terminate() == 0
     with WorkerProcess(kafka.bootstrap, namespace, catalog="tests.catalogs.shop", env=env) as worker:
         site = Site(worker.wait_ready())
         wait_until(lambda: site.get("/").data["dead"] == LETTERS + len(HOSTILE_PAYLOADS), 60, "the index")
-        yield Night(worker, site, kafka.bootstrap, namespace)
+        yield Night(worker, site, kafka.bootstrap, namespace, paused_at)
 
 
 def test_the_disaster_is_what_it_is_meant_to_be(night: Night) -> None:
@@ -79,15 +82,20 @@ def test_the_disaster_is_what_it_is_meant_to_be(night: Night) -> None:
 
 
 def test_a_pause_outlasts_the_worker(night: Night) -> None:
-    """O3: what an operator has paused is still paused for the worker that was started next, and says who did it; once
-    resumed it is open again."""
+    """O3: what an operator has paused is still paused for the worker that was started next, and says who did it and
+    when; once resumed it is open again."""
     target = f"{night.namespace}.clock.ticked"
 
+    def now() -> dict[str, Any]:
+        targets = {item["target"]: item for item in night.site.get("/breakers/").data["targets"]}
+        found: dict[str, Any] = targets[target]
+        return found
+
     def standing() -> tuple[str, str]:
-        found = {item["target"]: item for item in night.site.get("/breakers/").data["targets"]}
-        return found[target]["state"], found[target]["paused_by"]
+        return now()["state"], now()["paused_by"]
 
     wait_until(lambda: standing() == ("open", "ann"), 20, "the order to be read")
+    assert now()["since"] <= night.paused_at
     assert night.site.metric("stagepost_breaker_state", target=target) == 2
     assert night.site.post(f"/breakers/{target}/resume").status == 200
     assert standing() == ("closed", "")
@@ -220,28 +228,47 @@ def test_hostile_records_harm_nobody(night: Night) -> None:
         assert browser.complaints() == []
 
 
+_FIELDS = "input:not([type=hidden]):not([aria-label]), select"
+_OUT_OF_REACH = """
+    const reached = "a[href], button, summary, input, [tabindex='0']";
+    const scrolled = [...document.querySelectorAll("main *")].filter((one) =>
+        one.scrollWidth > one.clientWidth + 1 && ["auto", "scroll"].includes(getComputedStyle(one).overflowX));
+    const ids = [...document.querySelectorAll("[id]")].map((one) => one.id);
+    const unreached = scrolled.filter((one) => !one.matches(reached) && !one.querySelector(reached));
+    return [...unreached.map((one) => one.outerHTML), ...ids.filter((id, at) => ids.indexOf(id) !== at)];
+"""
+
+
 def test_pages_fit_phones_and_the_dark(night: Night) -> None:
-    """O1: no page is wider than a phone, the keyboard reaches the content first, and dark mode is followed."""
+    """O1: no page is wider than a phone, what is wider is scrolled by keyboard too, the keyboard reaches the content
+    first, every field has a name, no id is there twice, and dark mode is followed."""
+    topic = night.topic("order.paid")
+    letter = night.site.get(f"/dlq/{topic}/").data["letters"][0]
     paths = (
         "/",
         "/dlq/",
-        f"/dlq/{night.topic('order.paid')}/",
+        f"/dlq/{topic}/",
         "/breakers/",
+        "/login",
         "/catalog/",
+        "/catalog/order.paid/",
         "/audit/",
         "/jobs/",
+        f"/jobs/preview?topic={topic}",
+        f"/dlq/{topic}/{letter['partition']}/{letter['offset']}/",
+        f"/breakers/{night.namespace}.order.paid/",
     )
-    with chromium(night.base, "phone", width=500, dark=True) as browser:
+    with chromium(night.base, "phone", dark=True) as browser:
+        browser.become_a_phone()
         for number, path in enumerate(paths):
             browser.open(path)
-            assert browser.driver.execute_script(
-                "return document.documentElement.scrollWidth <= innerWidth"
-            ), path
+            assert browser.driver.execute_script(_OUT_OF_REACH) == [], path
+            assert browser.driver.execute_script("return document.documentElement.scrollWidth") == 360, path
             background = browser.find("body").value_of_css_property("background-color")
             assert background == "rgba(13, 17, 23, 1)"
             if number < 4:
                 browser.shot(path.strip("/").partition("/")[0] or "overview")
+            unnamed = browser.driver.find_elements("css selector", _FIELDS)
+            assert all(field.get_property("labels") for field in unnamed), path
         browser.driver.switch_to.active_element.send_keys("\ue004")  # tabulator
         assert browser.driver.switch_to.active_element.text == "Skip to content"
-        unnamed = browser.all("input:not([type=hidden]):not([aria-label])")
-        assert all(field.find_elements("xpath", "ancestor::label") for field in unnamed)

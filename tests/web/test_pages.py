@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from html import escape
+from urllib.parse import quote
 
 import pytest
 
 from devtools.kafka import Brokers
 from pipeline.metrics import ALL
+from pipeline.web.access import Reason
 from tests.kafka_client import produce, wait_until
 from tests.web.asking import HTML, JSON, TOKEN, Answered, Site
 from tests.worker.shop_records import staged
@@ -93,6 +96,8 @@ def test_metrics_are_those_of_the_list(site: Site) -> None:
     )
     assert not any("tenant" in label for metric in ALL for label in metric.labels)
     assert site.metric("stagepost_ready") == 1
+    reasons = re.findall(r'^stagepost_web_refused_total{reason="(\w+)"}', text, re.MULTILINE)
+    assert sorted(reasons) == sorted(Reason)
 
 
 def test_a_target_is_paused_resumed_and_reset(site: Site, worker: WorkerProcess) -> None:
@@ -202,6 +207,32 @@ def test_refusals_are_logged_but_not_without_end(site: Site, worker: WorkerProce
     assert TOKEN not in worker.log_text()
 
 
+@pytest.mark.parametrize(
+    ("referer", "onward"),
+    [("/breakers/?x=1", "/breakers/?x=1"), ("", "/"), ("//evil.example/a", "/a")],
+)
+def test_who_has_no_session_any_more_is_led_to_the_login(site: Site, referer: str, onward: str) -> None:
+    """O3: sessions end with the worker: a form sent afterwards is refused with a way to log in and to come back."""
+    there = f"http:{referer}" if referer.startswith("//") else f"http://{site.host}{referer}"
+    page = site.submit("/breakers/x/pause", {"csrf": "old"}, **({"Referer": there} if referer else {}))
+    assert page.status == 401
+    found = re.search(r'href="(/login\?next=[^"]*)"', page.text)
+    assert found is not None
+    assert f'name="next" value="{onward}"' in site.get(found[1], HTML).text
+
+
+def test_what_is_selected_comes_back_as_it_was_asked_for(site: Site) -> None:
+    """O1, Q5: a tenant whose name has a character that is not seen, such as the joiner of Persian names, is written out
+    where it is shown, and is in the form as it is: a job meets what its dry run did."""
+    tenant = "می‌خواهم <b>"
+    page = site.get(f"/dlq/x.dlq/?tenant={quote(tenant)}", HTML).text
+    assert f'<input name="tenant" value="{escape(tenant)}">' in page
+    topic = site.get("/breakers/").data["targets"][0]["target"]
+    page = site.get(f"/breakers/{topic}/?tenant={quote(tenant)}", HTML).text
+    assert f'value="{escape(tenant)}"' in page
+    assert "می\\u200cخواهم &lt;b&gt;" in page
+
+
 def test_a_session_can_be_left(site: Site) -> None:
     """O3: the cookie is for this site's pages only, and stands for nothing after logging out."""
     answer = site.submit("/login", {"token": TOKEN, "next": "https://evil.example/"})
@@ -231,6 +262,8 @@ def test_a_wrong_token_opens_no_session(site: Site, token: str) -> None:
         ("/audit/?by=a&by=b", 400, "by"),
         ("/catalog/no.such/", 404, "no.such"),
         ("/assets/../site.py", 404, ""),
+        ("/dlq/x.dlq/1/9999999999999999999/", 404, "x.dlq/1/9999999999999999999"),
+        ("/dlq/x.dlq/9999999999/1/payload", 404, "x.dlq/9999999999/1"),
     ],
 )
 def test_what_cannot_be_answered_is_said(site: Site, path: str, status: int, said: str) -> None:

@@ -72,6 +72,13 @@ def test_a_template_cannot_forget_to_escape() -> None:
     assert text.count("&lt;script&gt;") == 2
 
 
+def test_a_field_keeps_what_it_was_given() -> None:
+    """O1: the value of a field is escaped and no more: written out, it would come back as another one."""
+    template = "{% from 'macros.html' import conditions_fields %}{{ conditions_fields(given) }}"
+    text = environment().from_string(template).render(given={"tenant": 'a‌b"><script>'})
+    assert text == '<input type="hidden" name="tenant" value="a‌b&#34;&gt;&lt;script&gt;">'
+
+
 def test_numbers_are_for_people() -> None:
     """O1: numbers, durations and sizes are readable, and what is not known is no zero."""
     assert [number(x) for x in (None, 0, 1234567, 12.34)] == ["–", "0", "1,234,567", "12.3"]
