@@ -184,7 +184,7 @@ def _groups(found: Document) -> str:
             one["topic"],
             one["fingerprint"],
             one["error_class"],
-            one["message"][:_MESSAGE_CHARS],
+            _cut(one["message"]),
             f"{one['definition'] or '-'} {one['schema_version']}".strip(),
             one["tenant_count"],
             _when(one["first_at"]),
@@ -194,6 +194,10 @@ def _groups(found: Document) -> str:
     ]
     headers = ("COUNT", "TOPIC", "FINGERPRINT", "CLASS", "MESSAGE", "DEFINITION", "TENANTS", "FIRST", "LAST")
     return table(headers, rows)
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _MESSAGE_CHARS else f"{message[: _MESSAGE_CHARS - 1]}…"
 
 
 def _when(seconds: float | None) -> str:

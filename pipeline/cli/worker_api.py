@@ -29,7 +29,8 @@ class NoWorker(StagepostError):
         self.url = url
         self.reason = reason
         super().__init__(
-            f"no worker answers at {url}: {reason}; say with --url where one listens, or look with --direct"
+            f"no worker answers at {url}: {reason}; say with --url where one listens (`dlq list` and `dlq show` can do "
+            "without one: --direct)"
         )
 
 

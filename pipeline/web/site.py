@@ -168,8 +168,7 @@ class Site:
         headers = {"WWW-Authenticate": 'Bearer realm="stagepost"'} if status == 401 else None
         if "text/html" not in request.headers.get("Accept", ""):
             return web.json_response({"status": status, "error": message}, status=status, headers=headers)
-        data = {"status": status, "message": message, "again": _page_behind(request)}
-        page = self._page(request, "error.html", status, data=data)
+        page = self._page(request, "error.html", status, data={"status": status, "message": message})
         page.headers.update(headers or {})
         return page
 
@@ -183,6 +182,7 @@ class Site:
             **self._context,
             **context,
             path=request.path,
+            again=_page_behind(request),
             by=session.name if session else "",
             csrf=session.csrf if session else "",
             now=self._clock.time(),

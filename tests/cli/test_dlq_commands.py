@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from devtools.kafka import Brokers
-from pipeline.cli.dlq_reports import job_line, job_text, plain
+from pipeline.cli.dlq_reports import job_line, job_text, plain, preview_text
 from tests.cli.command_line import Answer, run
 from tests.kafka_client import OutRecord, create_topic, produce, wait_until
 from tests.web.asking import TOKEN, TOKENS, Site
@@ -72,6 +72,27 @@ def steer_a_job(site: Site, settings: Mapping[str, str]) -> None:
     again = jobs("cancel", job)
     assert (again.status, "cancelled already" in again.err) == (1, True)
     assert "no-such-job" in jobs("pause", "no-such-job").err
+
+
+def test_what_is_cut_is_seen_to_be_cut() -> None:
+    """O2: a long message ends with an ellipsis in a table; so no one takes half of it for all."""
+    group = {
+        "count": 1_200,
+        "topic": "t.dlq",
+        "fingerprint": "f",
+        "error_class": "validation_error",
+        "message": "x" * 61,
+        "definition": "a",
+        "schema_version": "",
+        "tenant_count": 3,
+        "first_at": 0.0,
+        "last_at": 0.0,
+    }
+    shown = preview_text(
+        {"histogram": [], "groups": [group, {**group, "message": "y" * 60}], "count": 2, "too_often": 0}
+    )
+    assert f" {'x' * 59}…  a " in shown
+    assert f" {'y' * 60}  a " in shown
 
 
 @pytest.mark.kafka

@@ -23,12 +23,12 @@
       return;
     }
     if (isInUse(node) || node.isEqualNode(fresh)) return;
-    for (const { name, value } of fresh.attributes) {
-      if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+    for (const given of fresh.attributes) {
+      if (node.getAttribute(given.name) !== given.value) node.setAttribute(given.name, given.value);
     }
-    for (const { name } of [...node.attributes]) {
-      const isTheirs = node.nodeName === "DETAILS" && name === "open";
-      if (!isTheirs && !fresh.hasAttribute(name)) node.removeAttribute(name);
+    for (const had of [...node.attributes]) {
+      const isTheirs = node.nodeName === "DETAILS" && had.name === "open";
+      if (!isTheirs && !fresh.hasAttribute(had.name)) node.removeAttribute(had.name);
     }
     renewChildren(node, fresh);
   }
