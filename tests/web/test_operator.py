@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -263,7 +264,10 @@ def test_pages_fit_phones_and_the_dark(night: Night) -> None:
         for number, path in enumerate(paths):
             browser.open(path)
             assert browser.driver.execute_script(_OUT_OF_REACH) == [], path
-            assert browser.driver.execute_script("return document.documentElement.scrollWidth") == 360, path
+            fits = partial(
+                browser.driver.execute_script, "return document.documentElement.scrollWidth == 360"
+            )
+            wait_until(fits, 10, f"{path} to be as wide as the phone")
             background = browser.find("body").value_of_css_property("background-color")
             assert background == "rgba(13, 17, 23, 1)"
             if number < 4:
