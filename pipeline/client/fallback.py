@@ -126,9 +126,16 @@ class Fallback:
             return
         self._empty(call.lane, cause)
         if not self.breaker.is_closed:
-            for lane in self._direct.lanes:
-                self._empty(lane, cause)
-            self._empty(None, cause)
+            self._empty_all(cause)
+
+    def gave_up(self, call: Call, cause: BaseException) -> None:
+        """A call that may not go this way was not acknowledged in time, which counts like any other (B2)."""
+        if self._outbox is None or self._relay is None:
+            return  # nobody would close the breaker
+        self.breaker.failed(1, self._clock.monotonic(), str(cause) or type(cause).__name__, begun=call.begun)
+        if not self.breaker.is_closed:
+            self._empty_all(cause)
+            self._relay.wake()  # it probes, also where no row waits
 
     def failed(self, call: Call, error: BaseException) -> None:
         """A call that was not sent cannot be: another way, where it may go there."""
@@ -213,8 +220,17 @@ class Fallback:
                     self._adoption.settle(), *([self._relay.settle()] if self._relay else [])
                 )
 
-    async def close(self) -> None:
-        """Make rows of what is still under way; end the relay; let go of the outbox."""
+    async def close(self, limit_s: float) -> bool:
+        """Make rows of what is still under way; end the relay; let go of the outbox. False where that takes longer, for
+        its disk does not answer: what was to be stored may be or not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._close()
+                return True
+        log.error("outbox.not_closed dir=%s -- the disk does not answer", self._settings.outbox_dir)
+        return False
+
+    async def _close(self) -> None:
         self._closing.set()
         if self._making is not None:
             await self._making
@@ -223,8 +239,7 @@ class Fallback:
             return
         await self._relay.stop()
         cause = ConnectionError("the stager was closed before the broker answered")
-        for lane in (*self._direct.lanes, None):
-            self._empty(lane, cause)
+        self._empty_all(cause)
         while self._storing:
             self._all_stored.clear()
             await self._all_stored.wait()
@@ -273,6 +288,10 @@ class Fallback:
             elif not call.outcome.cancelled() or call.taken:
                 self.store(call)
         self._direct.admit()
+
+    def _empty_all(self, cause: BaseException) -> None:
+        for lane in (*self._direct.lanes, None):
+            self._empty(lane, cause)
 
     def _stored(self, told: Told[Call]) -> None:
         self._storing -= len(told)

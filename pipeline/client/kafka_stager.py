@@ -106,11 +106,12 @@ class KafkaStager(Stager):
                 async with asyncio.timeout(self._settings.close_timeout_s * DIRECT_SHARE):
                     await self._direct.drain()
                     await self._fallback.settle()
-        await self._fallback.close()
+        in_time = await self._fallback.close(max(0.0, limit - self._clock.monotonic()))
         await self._direct.stop()
         await self._producer.close(max(0.0, limit - self._clock.monotonic()))
-        self._direct_limit.stop()
-        self._last_limit.stop()
+        if in_time:  # else callers who still wait hear of that when their time is up
+            self._direct_limit.stop()
+            self._last_limit.stop()
         self._inbox.close()
 
     async def stage(
@@ -219,10 +220,10 @@ class KafkaStager(Stager):
         except StagerClosed as error:
             return Health("down", str(error))
         limit = self._settings.stage_timeout_s
-        return of_both_ways(
-            await broker_health(self._direct, self._producer, limit, self._recent_trouble),
-            await outbox_health(self._fallback, limit) if self._fallback.exists else None,
-        )
+        of_broker = broker_health(self._direct, self._producer, limit, self._recent_trouble)
+        if not self._fallback.exists:
+            return await of_broker
+        return of_both_ways(*await asyncio.gather(of_broker, outbox_health(self._fallback, limit)))
 
     def _recent_trouble(self) -> BaseException | None:
         for lane in self._producer.troubled_lanes():
@@ -289,6 +290,8 @@ class KafkaStager(Stager):
         cause = self._why_overdue(call)
         self._failure = (self._clock.monotonic(), cause)
         unknown = call.stored or not self._direct.take_back(call)
+        if call.outbox == "never":
+            self._fallback.gave_up(call, cause)
         call.fail(failure_of(call.event_id, cause, unknown=unknown))
 
     def _why_overdue(self, call: Call) -> BaseException:

@@ -55,6 +55,10 @@ class OtherWay(Protocol):
         """The direct way took too long for this call."""
         ...
 
+    def gave_up(self, call: Call, cause: BaseException) -> None:
+        """The direct way took too long for this call, which may go no other."""
+        ...
+
     def failed(self, call: Call, error: BaseException) -> None:
         """There is no direct way for this call."""
         ...
@@ -87,8 +91,8 @@ class OtherWay(Protocol):
         """Begin nothing more, and wait, for no longer than a call waits, for what is under way."""
         ...
 
-    async def close(self) -> None:
-        """End; what is under way on the direct one goes this way, where there is one."""
+    async def close(self, limit_s: float) -> bool:
+        """End; what is under way on the direct one goes this way, where there is one. Whether that was done in time."""
         ...
 
 
@@ -114,6 +118,9 @@ class NoFallback:
 
     def overdue(self, call: Call, cause: BaseException) -> None:
         """It goes on waiting."""
+
+    def gave_up(self, call: Call, cause: BaseException) -> None:
+        """Nobody counts."""
 
     def failed(self, call: Call, error: BaseException) -> None:
         """Its caller hears why."""
@@ -142,5 +149,6 @@ class NoFallback:
     async def settle(self) -> None:
         """Nothing is under way."""
 
-    async def close(self) -> None:
+    async def close(self, limit_s: float) -> bool:  # noqa: ARG002
         """Nothing ends."""
+        return True

@@ -44,10 +44,8 @@ async def outbox_health(outbox: OtherWay, limit_s: float) -> Health:
         return Health("down", str(error) or "the outbox does not answer")
 
 
-def of_both_ways(broker: Health, outbox: Health | None) -> Health:
+def of_both_ways(broker: Health, outbox: Health) -> Health:
     """The whole stager: down only where no way is left, for one way is enough to make events durable."""
-    if outbox is None:
-        return broker
     reason = "; ".join(filter(None, (broker.reason, outbox.reason)))
     if "down" in (outbox.state, broker.state) and outbox.state != broker.state:
         return Health("degraded", reason)

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -366,6 +367,86 @@ async def test_the_breaker_stays_open_while_its_probe_fails(
         await asyncio.to_thread(create_topic, kafka.bootstrap, topic, 3)
         await until(stager, lambda health: health == ("healthy", ""))
         assert breaker.is_closed
+
+
+async def test_overdue_events_that_may_not_go_to_the_outbox_open_the_breaker_too(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B2, D6: what fails under outbox=never counts like any other event; while the breaker is open the next one raises
+    at once, and a probe closes it though no row waits."""
+    wire = Wire(monkeypatch)
+    settings = settings_of(
+        kafka.bootstrap, namespace, tmp_path, stage_timeout_s=1, cb_min_requests=2, cb_timeout_s=0.5
+    )
+    async with stager_of(settings) as stager:
+        await until(stager, lambda health: health == ("healthy", ""))
+        wire.answers.clear()
+        late = [stage(stager, f"key-{n}", n, policy={"outbox": "never"}) for n in range(2)]
+        failures = await asyncio.gather(*late, return_exceptions=True)
+        assert {type(failure) for failure in failures} == {StagingUnavailable}
+        with pytest.raises(StagingUnavailable, match="the circuit breaker is open"):
+            await stage(stager, "key-2", 2, policy={"outbox": "never"})
+        wire.answers.set()
+        assert isinstance(stager._fallback, Fallback)
+        breaker = stager._fallback.breaker
+        await until(stager, lambda _: breaker.is_closed)
+        assert (await stage(stager, "key-3", 3, policy={"outbox": "never"})).via == "topic"
+
+
+class _Stuck:
+    """A disk that answers no more: whoever calls `append` or `read` waits until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free = threading.Event()
+        self.free.set()
+        for name in ("append", "read"):
+            monkeypatch.setattr(RocksStore, name, self._waiting(getattr(RocksStore, name)))
+
+    def _waiting(self, call: Callable[..., object]) -> Callable[..., object]:
+        def wait(*arguments: object) -> object:
+            self.free.wait()
+            return call(*arguments)
+
+        return wait
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Stuck]:
+    """A disk that can stop answering; it answers again at the end."""
+    disk = _Stuck(monkeypatch)
+    yield disk
+    disk.free.set()
+
+
+async def test_health_has_one_limit_for_both_ways(tmp_path: Path, stuck: _Stuck) -> None:
+    """S9: the probe of the broker and that of the outbox, neither of which answers, take STAGE_TIMEOUT_S together."""
+    settings = settings_of("127.0.0.1:1", "unused", tmp_path, stage_timeout_s=1)
+    async with stager_of(settings) as stager:
+        stuck.free.clear()
+        began = time.monotonic()
+        health = await stager.health()
+        took = time.monotonic() - began
+        stuck.free.set()
+    assert health.state == "down"
+    assert took < 1.6
+
+
+async def test_a_disk_that_does_not_answer_holds_up_no_close(tmp_path: Path, stuck: _Stuck) -> None:
+    """S9: close() is bounded also where the outbox takes nothing; a caller whose event it was to store hears that it
+    may be stored or not."""
+    settings = settings_of("127.0.0.1:1", "unused", tmp_path, stage_timeout_s=1, close_timeout_s=0.4)
+    stager = KafkaStager(settings, catalog=Catalog([EVENT], namespace="unused"))
+    await stager.start()
+    stuck.free.clear()
+    call = asyncio.create_task(stage(stager, "k", 0))
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    await stager.close()
+    assert time.monotonic() - began < 0.4 + 0.6
+    with pytest.raises(StagingUnavailable, match="the outbox has not answered") as caught:
+        await call
+    assert caught.value.unknown
+    stuck.free.set()
 
 
 async def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
