@@ -12,14 +12,26 @@ from pipeline.redrive.schema import STATES
 from pipeline.redrive.selection import Selection, WrongSelection
 from pipeline.redrive.store import topic_number
 
-__all__ = ["Condition", "cursor_of", "kinds_of", "letters_of", "position_of", "states_of"]
+__all__ = [
+    "KINDS",
+    "Condition",
+    "cursor_of",
+    "kinds_of",
+    "letters_of",
+    "place_of",
+    "position_of",
+    "selected",
+    "states_of",
+]
+
+KINDS = "kind k JOIN failure f ON f.id = k.failure"
 
 Parameter = int | float | str
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A piece of a WHERE clause and its parameters."""
+    """A piece of SQL and its parameters, in the order of their marks."""
 
     sql: str
     parameters: tuple[Parameter, ...] = ()
@@ -44,8 +56,8 @@ def kinds_of(selection: Selection) -> Condition | None:
     return Condition(" AND ".join(f"{name} = ?" for name in given), tuple(given.values()))
 
 
-def letters_of(selection: Selection) -> Condition:
-    """What it says of the letter itself: place and time. The state is apart, for every index has it elsewhere."""
+def place_of(selection: Selection) -> Condition:
+    """What it says of where the letter lies, beside the topic."""
     condition = Condition("true")
     if selection.partition is not None:
         condition &= Condition("l.partition = ?", (selection.partition,))
@@ -53,11 +65,30 @@ def letters_of(selection: Selection) -> Condition:
         condition &= Condition("l.offset >= ?", (selection.first_offset,))
     if selection.last_offset is not None:
         condition &= Condition("l.offset <= ?", (selection.last_offset,))
+    return condition
+
+
+def letters_of(selection: Selection) -> Condition:
+    """What it says of the letter itself: place and time. The state is apart, for every index has it elsewhere."""
+    condition = place_of(selection)
     if selection.since_at is not None:
         condition &= Condition("l.failed_at >= ?", (selection.since_at,))
     if selection.until_at is not None:
         condition &= Condition("l.failed_at < ?", (selection.until_at,))
     return condition
+
+
+def selected(selection: Selection) -> Condition:
+    """All of it, for `letter l`."""
+    wanted = letters_of(selection)
+    if selection.state is not None:
+        wanted &= Condition(f"l.state = {STATES.index(selection.state)}")
+    if selection.topic is not None:
+        wanted &= Condition("l.topic = ?", (topic_number(selection.topic),))
+    kinds = kinds_of(selection)
+    if kinds is None:
+        return wanted
+    return wanted & Condition(f"l.kind IN (SELECT k.id FROM {KINDS} WHERE {kinds.sql})", kinds.parameters)
 
 
 def states_of(selection: Selection) -> tuple[int, ...]:

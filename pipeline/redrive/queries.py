@@ -1,6 +1,7 @@
 """Questions to the index of dead letters, each answered within 300 ms, also with a million letters.
 
-Owns: the SQL of reading. Must not know: Kafka, how the index is filled. Every call blocks.
+Owns: the connection, the SQL that finds letters; `counting.py` has the SQL that counts them. Must not know: Kafka, how
+the index is filled. Every call blocks.
 
 Letters are looked for kind by kind where few kinds are meant: each is read in order, a page of it, and the pages
 are merged. Where many are meant the letters are read by time, and those of other kinds passed over; their share is
@@ -17,7 +18,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.redrive.conditions import Condition, cursor_of, kinds_of, letters_of, position_of, states_of
+from pipeline.redrive.conditions import (
+    KINDS,
+    Condition,
+    cursor_of,
+    kinds_of,
+    letters_of,
+    position_of,
+    selected,
+    states_of,
+)
+from pipeline.redrive.counting import bars_of, groups_of, owners_of, too_often, topics_since
 from pipeline.redrive.model import Bar, Coordinates, Group, Letter, LetterPage, Preview, TopicSummary
 from pipeline.redrive.schema import STATES
 from pipeline.redrive.selection import LetterState, Selection, WrongSelection
@@ -28,6 +39,7 @@ __all__ = ["Queries"]
 MAX_PAGE = 1_000
 _MAX_GROUPS = 1_000
 _FEW_KINDS = 100
+_FEW_OWNERS = 1_000
 _RATE_S = 300.0
 _PREVIEW_GROUPS = 20
 _BARS = 24
@@ -37,7 +49,6 @@ _LETTER = """t.name, l.partition, l.offset, l.state, f.class, f.message, f.finge
     f.disposition, k.tenant, l.id, l.source, l.first_failure_at, l.failed_at, l.redrives, l.size, f.dialect,
     f.source_topic, l.source_partition, l.source_offset"""
 _JOINED = "JOIN kind k ON k.id = l.kind JOIN failure f ON f.id = k.failure JOIN topic t ON t.id = l.topic"
-_KINDS = "kind k JOIN failure f ON f.id = k.failure"
 _NEWEST_FIRST = "l.failed_at DESC, l.topic DESC, l.partition DESC, l.offset DESC"
 
 
@@ -58,15 +69,7 @@ class Queries:
 
     def topics(self, now: float) -> list[TopicSummary]:
         """Every topic with letters, those with most open ones first; `now` is what the rate is reckoned from."""
-        rows = self._all(
-            f"""SELECT t.name, f.class, sum(k.open), sum(k.redriven), sum(k.discarded), min(k.first_at), max(k.last_at),
-            sum(coalesce(r.count, 0))
-            FROM {_KINDS} JOIN topic t ON t.id = f.topic LEFT JOIN (
-                SELECT kind, count(*) AS count FROM letter INDEXED BY by_time WHERE failed_at > ? GROUP BY kind
-            ) r ON r.kind = k.id
-            GROUP BY f.topic, f.class""",
-            (now - _RATE_S,),
-        )
+        rows = self._answer(topics_since(now - _RATE_S))
         by_topic: dict[str, list[tuple[object, ...]]] = {}
         for row in rows:
             by_topic.setdefault(row[0], []).append(row)
@@ -74,7 +77,8 @@ class Queries:
 
     def groups(self, selection: Selection, limit: int = _MAX_GROUPS) -> list[Group]:
         """The failures selected by kind, those with most letters first."""
-        return [_group(row) for row in self._grouped(selection, limit)]
+        few = self._has_few_owners(selection)
+        return [_group(row) for row in self._answer(groups_of(selection, limit, few_owners=few))]
 
     def letters(self, selection: Selection, cursor: str | None, limit: int) -> LetterPage:
         """A page of the letters selected, newest first. Raises `WrongSelection`."""
@@ -93,35 +97,19 @@ class Queries:
         return self._at(topic_number(place.topic), place.partition, place.offset)
 
     def preview(self, selection: Selection, max_redrives: int) -> Preview:
-        """How many letters a job would meet, of which kinds."""
-        rows = self._grouped(selection, _PREVIEW_GROUPS)
+        """How many letters a job would meet, of which kinds, and when they failed."""
+        few = self._has_few_owners(selection)
+        rows = self._answer(groups_of(selection, _PREVIEW_GROUPS, few_owners=few))
         count, oldest, newest = rows[0][-3:] if rows else (0, None, None)
-        selected = self._selected(selection)
-        ((too_often,),) = self._all(
-            f"""SELECT count(*) FROM letter l INDEXED BY by_redrives
-            WHERE l.redrives > 0 AND l.redrives >= ? AND {selected.sql}""",
-            (max_redrives, *selected.parameters),
-        )
-        return Preview(selection, count, too_often, [_group(row) for row in rows], oldest, newest)
-
-    def histogram(self, selection: Selection, oldest: float, newest: float) -> list[Bar]:
-        """When the letters selected failed, from the oldest to the newest, in bars of equal width."""
-        number = _BARS if newest > oldest else 1
-        edges = [oldest + place * (newest - oldest) / number for place in range(number)] + [newest]
-        selected = self._selected(selection)
-        index = "by_time" if kinds_of(selection) is None else "by_kind"
-        indexed = "" if selection.partition is not None else f"INDEXED BY {index}"
-        bars = []
-        for place, (first, last) in enumerate(itertools.pairwise(edges)):
-            below = "<=" if place == number - 1 else "<"
-            # A count for each range of an index costs a third of grouping all letters by their bar.
-            ((count,),) = self._all(
-                f"""SELECT count(*) FROM letter l {indexed}
-                WHERE {selected.sql} AND l.failed_at >= ? AND l.failed_at {below} ?""",
-                (*selected.parameters, first, last),
-            )
-            bars.append(Bar(first, last, count))
-        return bars
+        ((held_back,),) = self._answer(too_often(selection, max_redrives))
+        bars: list[Bar] = []
+        if rows:
+            edges = _edges(oldest, newest)
+            counts = self._answer(bars_of(selection, edges, few_owners=few))
+            bars = [
+                Bar(*ends, count) for ends, (count,) in zip(itertools.pairwise(edges), counts, strict=True)
+            ]
+        return Preview(selection, count, held_back, [_group(row) for row in rows], oldest, newest, bars)
 
     def in_staged_order(self, selection: Selection, after: Coordinates | None, limit: int) -> list[Letter]:
         """The next letters selected, in the order in which they were staged; `after`: behind that one.
@@ -129,7 +117,7 @@ class Queries:
         Per topic, so that the events of a key keep their order; the topics one after the other. Costs the same
         however far into the selection it is.
         """
-        wanted = self._selected(selection)
+        wanted = selected(selection)
         if after is not None:
             wanted &= self._behind(after, one_topic=selection.topic is not None)
         rows = self._all(
@@ -167,54 +155,9 @@ class Queries:
         names, marks = ", ".join(f"l.{name}" for name in columns), ", ".join("?" * len(columns))
         return Condition(f"({names}) > ({marks})", rows[0])
 
-    def _grouped(self, selection: Selection, limit: int) -> list[tuple[Any, ...]]:
-        """A row for each of the largest groups, and behind it how many letters, from when to when, all have."""
-        counted = self._counted(selection)
-        return self._all(
-            f"""WITH counted AS ({counted.sql}), ranked AS (
-                SELECT k.failure, k.tenant, c.count, c.first_at, c.last_at, row_number() OVER (
-                    PARTITION BY k.failure ORDER BY c.count DESC, k.tenant
-                ) AS place FROM counted c JOIN kind k ON k.id = c.kind)
-            SELECT t.name, f.fingerprint, f.class, f.message, f.definition, f.schema_version, f.disposition,
-                r.count, r.tenants, r.tenant_count, r.first_at, r.last_at, r.total, r.oldest_at, r.newest_at
-            FROM (SELECT failure, sum(count) AS count, count(*) AS tenant_count, min(first_at) AS first_at,
-                    max(last_at) AS last_at, json_group_array(tenant) FILTER (WHERE place <= 10) AS tenants,
-                    sum(sum(count)) OVER () AS total, min(min(first_at)) OVER () AS oldest_at,
-                    max(max(last_at)) OVER () AS newest_at
-                FROM ranked GROUP BY failure ORDER BY sum(count) DESC LIMIT ?
-            ) r JOIN failure f ON f.id = r.failure JOIN topic t ON t.id = f.topic
-            ORDER BY r.count DESC, t.name, f.fingerprint""",
-            (*counted.parameters, limit),
-        )
-
-    def _selected(self, selection: Selection) -> Condition:
-        states = ", ".join(map(str, states_of(selection)))
-        wanted = letters_of(selection) & Condition(f"l.state IN ({states})")
-        if selection.topic is not None:
-            wanted &= Condition("l.topic = ?", (topic_number(selection.topic),))
-        kinds = kinds_of(selection)
-        if kinds is None:
-            return wanted
-        return wanted & Condition(
-            f"l.kind IN (SELECT k.id FROM {_KINDS} WHERE {kinds.sql})", kinds.parameters
-        )
-
-    def _counted(self, selection: Selection) -> Condition:
-        """A statement that counts the letters of each kind selected: kind, count, first_at, last_at."""
-        kinds = kinds_of(selection) or Condition("true")
-        if letters_of(selection).sql == "true" and selection.state is LetterState.OPEN:
-            return Condition(
-                f"""SELECT k.id AS kind, k.open AS count, k.first_at, k.last_at FROM {_KINDS}
-                WHERE k.open > 0 AND {kinds.sql}""",
-                kinds.parameters,
-            )
-        selected = self._selected(selection)
-        index = "" if selection.partition is not None else "INDEXED BY by_kind"
-        return Condition(
-            f"""SELECT l.kind AS kind, count(*) AS count, min(l.failed_at) AS first_at, max(l.failed_at) AS last_at
-            FROM letter l {index} WHERE {selected.sql} GROUP BY l.kind""",
-            selected.parameters,
-        )
+    def _has_few_owners(self, selection: Selection) -> bool:
+        ((owners,),) = self._answer(owners_of(selection, _FEW_OWNERS + 1))
+        return bool(owners <= _FEW_OWNERS)
 
     def _newest(self, selection: Selection, wanted: Condition, limit: int) -> list[Letter]:
         states = states_of(selection)
@@ -222,17 +165,17 @@ class Queries:
             kinds = kinds_of(selection) or Condition("true")
             counts = " + ".join(f"k.{STATES[state]}" for state in states)
             few = self._all(
-                f"SELECT k.id FROM {_KINDS} WHERE {kinds.sql} AND {counts} > 0 LIMIT ?",
+                f"SELECT k.id FROM {KINDS} WHERE {kinds.sql} AND {counts} > 0 LIMIT ?",
                 (*kinds.parameters, _FEW_KINDS + 1),
             )
             if len(few) <= _FEW_KINDS:
                 return self._merged([kind for (kind,) in few], states, wanted, limit)
         index = "" if selection.partition is not None else "INDEXED BY by_time"
-        selected = self._selected(selection) & wanted
+        meant = selected(selection) & wanted
         rows = self._all(
-            f"""SELECT {_LETTER} FROM (SELECT * FROM letter l {index} WHERE {selected.sql}
+            f"""SELECT {_LETTER} FROM (SELECT * FROM letter l {index} WHERE {meant.sql}
             ORDER BY {_NEWEST_FIRST} LIMIT ?) l {_JOINED} ORDER BY {_NEWEST_FIRST}""",
-            (*selected.parameters, limit),
+            (*meant.parameters, limit),
         )
         return [_letter(row) for row in rows]
 
@@ -258,6 +201,9 @@ class Queries:
         )
         return _letter(rows[0]) if rows else None
 
+    def _answer(self, asked: Condition) -> list[tuple[Any, ...]]:
+        return self._all(asked.sql, asked.parameters)
+
     def _all(self, statement: str, parameters: Sequence[int | float | str] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
             if self._connection is None:
@@ -271,6 +217,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     return connection
+
+
+def _edges(oldest: float, newest: float) -> list[float]:
+    """Where the bars of a histogram begin, and where the last one ends, all of equal width."""
+    number = _BARS if newest > oldest else 1
+    return [oldest + place * (newest - oldest) / number for place in range(number)] + [newest]
 
 
 def _letter(row: Sequence[Any]) -> Letter:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pipeline.clock import Clock
 from pipeline.dlq import PAYLOAD_OMITTED
@@ -91,12 +90,7 @@ class Reading:
     async def preview(self, selection: Selection) -> Preview:
         """What a job would do."""
         selection.check()
-        queries = self._index.queries
-        found = await asyncio.to_thread(queries.preview, selection, self._max_redrives)
-        if found.oldest_at is None or found.newest_at is None:
-            return found
-        bars = await asyncio.to_thread(queries.histogram, selection, found.oldest_at, found.newest_at)
-        return replace(found, histogram=bars)
+        return await asyncio.to_thread(self._index.queries.preview, selection, self._max_redrives)
 
     async def _reader(self) -> Records:
         async with self._opening:

@@ -14,7 +14,7 @@ __all__ = ["ENDINGS", "INCOMING", "LETTERS", "STATES", "TABLES", "VERSION", "Tak
 
 STATES = ("open", "redriven", "discarded")
 """What the numbers in the column `state` stand for."""
-VERSION = 1
+VERSION = 2
 """Of these tables; another one in a file means that the file is thrown away."""
 
 TABLES = """
@@ -28,23 +28,25 @@ CREATE TABLE failure (
     disposition TEXT NOT NULL, dialect TEXT NOT NULL,
     UNIQUE (fingerprint, topic, class, definition, source_topic)
 );
--- Those of one tenant, counted; first_at and last_at are of the open ones.
+-- Those of one tenant, counted.
 CREATE TABLE kind (
     id INTEGER PRIMARY KEY, failure INTEGER NOT NULL, tenant TEXT NOT NULL, open INTEGER NOT NULL DEFAULT 0,
-    redriven INTEGER NOT NULL DEFAULT 0, discarded INTEGER NOT NULL DEFAULT 0, first_at REAL, last_at REAL,
-    UNIQUE (failure, tenant)
+    redriven INTEGER NOT NULL DEFAULT 0, discarded INTEGER NOT NULL DEFAULT 0, UNIQUE (failure, tenant)
 );
 CREATE TABLE letter (
-    topic INTEGER, partition INTEGER, offset INTEGER, kind INTEGER NOT NULL, state INTEGER NOT NULL,
+    topic INTEGER, partition INTEGER, offset INTEGER, failure INTEGER NOT NULL, kind INTEGER NOT NULL,
+    state INTEGER NOT NULL,
     failed_at REAL NOT NULL, first_failure_at REAL NOT NULL, redrives INTEGER NOT NULL, size INTEGER NOT NULL,
     source_partition INTEGER NOT NULL, source_offset INTEGER NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL,
     PRIMARY KEY (topic, partition, offset)
 ) WITHOUT ROWID;
 CREATE INDEX by_time ON letter (failed_at, topic, partition, offset, kind, state);
 CREATE INDEX by_kind ON letter (kind, state, failed_at, topic, partition, offset);
+-- Of which the first and the last are found at once, and a range is counted at the cost of reading it.
+CREATE INDEX by_failure ON letter (failure, state, failed_at, topic, partition, offset);
 -- The order in which letters are redriven: that in which they were staged.
 CREATE INDEX by_source ON letter (topic, source_partition, source_offset, partition, offset, kind, state);
-CREATE INDEX by_redrives ON letter (redrives, kind, state) WHERE redrives > 0;
+CREATE INDEX by_redrives ON letter (redrives, kind, state, failed_at) WHERE redrives > 0;
 -- What became of a letter; it may be known before the letter is.
 CREATE TABLE ending (
     topic INTEGER, partition INTEGER, offset INTEGER, state INTEGER NOT NULL, at REAL NOT NULL, by TEXT NOT NULL,
@@ -52,17 +54,13 @@ CREATE TABLE ending (
 ) WITHOUT ROWID;
 CREATE TRIGGER counted AFTER INSERT ON letter BEGIN
     UPDATE kind SET open = open + (new.state = 0), redriven = redriven + (new.state = 1),
-        discarded = discarded + (new.state = 2),
-        first_at = CASE WHEN new.state = 0 THEN min(coalesce(first_at, new.failed_at), new.failed_at) ELSE first_at END,
-        last_at = CASE WHEN new.state = 0 THEN max(coalesce(last_at, new.failed_at), new.failed_at) ELSE last_at END
+        discarded = discarded + (new.state = 2)
     WHERE id = new.kind;
 END;
 CREATE TRIGGER recounted AFTER UPDATE OF state ON letter WHEN old.state <> new.state BEGIN
     UPDATE kind SET open = open + (new.state = 0) - (old.state = 0),
         redriven = redriven + (new.state = 1) - (old.state = 1),
-        discarded = discarded + (new.state = 2) - (old.state = 2),
-        first_at = (SELECT min(failed_at) FROM letter INDEXED BY by_kind WHERE kind = new.kind AND state = 0),
-        last_at = (SELECT max(failed_at) FROM letter INDEXED BY by_kind WHERE kind = new.kind AND state = 0)
+        discarded = discarded + (new.state = 2) - (old.state = 2)
     WHERE id = new.kind;
 END;
 """
@@ -136,8 +134,8 @@ LETTERS = Taking(
         + ")",
         "INSERT OR IGNORE INTO kind (failure, tenant) SELECT DISTINCT failure, tenant FROM incoming",
         """INSERT OR IGNORE INTO letter
-        SELECT i.topic, i.partition, i.offset, k.id, coalesce(e.state, 0), i.failed_at, i.first_failure_at,
-            i.redrives, i.size, i.source_partition, i.source_offset, i.id, i.source
+        SELECT i.topic, i.partition, i.offset, i.failure, k.id, coalesce(e.state, 0), i.failed_at,
+            i.first_failure_at, i.redrives, i.size, i.source_partition, i.source_offset, i.id, i.source
         FROM incoming i CROSS JOIN kind k ON k.failure = i.failure AND k.tenant = i.tenant
         LEFT JOIN ending e ON e.topic = i.topic AND e.partition = i.partition AND e.offset = i.offset""",
         "DELETE FROM incoming",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.redrive.model import Bar, Coordinates, Letter, Preview
+from pipeline.redrive.model import Coordinates, Letter
 from pipeline.redrive.queries import Queries
 from pipeline.redrive.selection import LetterState, Selection, WrongSelection
 from pipeline.redrive.store import Store
@@ -203,7 +203,7 @@ def test_every_combination_of_conditions(bench: Bench) -> None:
         assert sum(group.count for group in bench.queries.groups(selection)) == len(meant), selection
         preview = bench.queries.preview(selection, 3)
         assert preview.count == len(meant), selection
-        assert sum(bar.count for bar in histogram(bench, selection, preview)) == len(meant), selection
+        assert sum(bar.count for bar in preview.histogram) == len(meant), selection
         staged: list[Letter] = []
         after: Coordinates | None = None
         while more := bench.queries.in_staged_order(selection, after, 13):
@@ -263,7 +263,7 @@ def test_a_preview_says_when_the_letters_failed(bench: Bench) -> None:
     letters of one moment are one bar."""
     bench.take_in([entry(n) for n in (0, 1, 1 + 1, 47, 48)])
     preview = bench.queries.preview(Selection(), 3)
-    first, *_, last = bars = histogram(bench, Selection(), preview)
+    first, *_, last = bars = preview.histogram
     assert (len(bars), sum(bar.count for bar in bars)) == (24, preview.count)
     assert (first.from_at, first.count, last.until_at, last.count) == (
         preview.oldest_at,
@@ -273,15 +273,8 @@ def test_a_preview_says_when_the_letters_failed(bench: Bench) -> None:
     )
     assert {round(bar.until_at - bar.from_at, 6) for bar in bars} == {2.0}
     one = Selection(until_at=1_767_323_000.5)
-    (only,) = histogram(bench, one, bench.queries.preview(one, 3))
+    (only,) = bench.queries.preview(one, 3).histogram
     assert only.count == 1
-
-
-def histogram(bench: Bench, selection: Selection, preview: Preview) -> list[Bar]:
-    """The bars of a preview; none where nothing is selected."""
-    if preview.oldest_at is None or preview.newest_at is None:
-        return []
-    return bench.queries.histogram(selection, preview.oldest_at, preview.newest_at)
 
 
 @pytest.mark.parametrize("cursor", ["x", "1,2", "nan?,1,2,t", "1.0,a,2,t"])
