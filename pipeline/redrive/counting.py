@@ -89,7 +89,7 @@ def bars_of(selection: Selection, edges: Sequence[float], *, few_owners: bool) -
     within = "l.failed_at >= bar.since AND l.failed_at < bar.until"
     if not few_owners or (selection.state is None and kinds_of(selection) is None):
         # Read by time, and those that are not meant passed over. Without the selection's own times, which say nothing
-        # new here: of two limits SQLite takes the wider one for the index's.
+        # new here: of two limits SQLite may take the wider one for the index's.
         wanted = selected(replace(selection, since_at=None, until_at=None))
         return Condition(
             f"""WITH {bars}
