@@ -36,8 +36,8 @@ __all__ = ["App", "make_app"]
 _FAUST_PREFIX = "STAGEPOST_FAUST_"
 """Variables that may override Faust's settings, for emergencies: STAGEPOST_FAUST_BROKER_SESSION_TIMEOUT=6."""
 _BATCH_RECORDS = 500
-"""Records in a batch at most, four times as many while memory is mostly free: a few milliseconds of work, so that the
-loop stays free for everything else."""
+"""Records in a batch at most, a few milliseconds of work, so that the loop stays free for everything else; while memory
+is mostly free, up to twelve times as many of a backlog."""
 _STOP_S = 10.0
 """What a stop may take beyond `DRAIN_TIMEOUT_S`: the last commit, closing producers, leaving the group."""
 

@@ -33,9 +33,9 @@ AHEAD = 6_000
 crash repeats."""
 UNFINISHED_BYTES = 50_331_648
 """What the unfinished records of all partitions may take in memory, beside one list of each partition."""
-_STRETCH = 4
-"""So much longer is a list while memory is mostly free: events for hundreds of topics then share batches. It takes
-20 ms of the loop, and only a backlog fills it."""
+_STRETCH = 12
+"""So much longer is a list at most, while memory is mostly free: events for hundreds of topics then share batches. It
+takes 40 ms of the loop, and only a backlog fills it."""
 _CRASHED_DRAIN_S = 1.0
 _NO_FLOW_S = 1.0
 _NO_ROOM_S = 0.2
@@ -144,7 +144,7 @@ class Consumer(MendedConsumer):
         await self._handover.taken(_NO_ROOM_S)
         self._fetch += 1
         self._asked_at = time.monotonic()
-        self._thread.stretch = _STRETCH if self._memory.is_mostly_free else 1
+        self._thread.stretch = self._memory.stretch(self.app.conf.broker_max_poll_records, _STRETCH)
         # While a partition is left out for want of room, do not sit long in a fetch that leaves it out too.
         records, _ = await self._wait_next_records(0.02 if self._buffered_partitions else 1.0)
         self._asked_at = None

@@ -6,6 +6,7 @@ Must not know: Faust, Kafka clients, what delivering means.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ from pipeline.record import ReadRecord
 
 __all__ = ["Batch", "Memory", "Progress"]
 
-_RECORD_BYTES = 3_000
+_RECORD_BYTES = 2_400
 """What one small record takes while it is under way, as read and as framed, beside its payload (measured)."""
 
 
@@ -24,16 +25,18 @@ class Memory:
     so on: whatever stands still, the others keep a share.
     """
 
-    __slots__ = ("_size", "free")
+    __slots__ = ("_size", "free", "record_bytes")
 
     def __init__(self, size_bytes: int) -> None:
         self._size = size_bytes
         self.free = size_bytes
+        self.record_bytes = math.inf
+        """What a record takes, by the list that came last."""
 
-    @property
-    def is_mostly_free(self) -> bool:
-        """Whether less than half of it is taken."""
-        return self.free > self._size / 2
+    def stretch(self, records: int, most: int) -> int:
+        """How many lists of so many records may come as one, at most `most`: as many as three quarters of the memory
+        still hold. The rest is for partitions that go on while one stands still."""
+        return max(1, min(most, int((self.free - self._size / 4) / (records * self.record_bytes))))
 
 
 class Batch:
@@ -135,6 +138,7 @@ class Progress:
         self.expected = max(position or 0, records[-1].offset + 1)
         batch = Batch(self.topic, self.partition, records, self.expected, self)
         self._certain_from = None
+        self._memory.record_bytes = batch.size / len(records)
         self._unfinished.append(batch)
         self._take(batch.size)
         return batch

@@ -355,9 +355,16 @@ TestOnePartition = OnePartition.TestCase
 TestOnePartition.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 
 
-def test_memory_is_mostly_free_until_half_of_it_is_taken() -> None:
-    """T5: lists are long only while there is room for them."""
-    memory = Memory(100)
-    assert memory.is_mostly_free
-    memory.free = 50
-    assert not memory.is_mostly_free
+def test_a_list_is_as_long_as_three_quarters_of_the_memory_still_hold() -> None:
+    """T5: lists are long only while there is room for them, by what records took that came last."""
+    one = Progress("staging", 0, 100, memory := Memory(160_000))
+    assert memory.stretch(10, 12) == 1  # nothing is known of records
+    batch = one.hand_out(records(0, 1))
+    assert batch is not None
+    assert memory.record_bytes == batch.size / 2
+    assert memory.stretch(10, 12) == int((120_000 - batch.size) / (10 * memory.record_bytes)) == 4
+    assert memory.stretch(10, 2) == 2
+    memory.free = 40_000
+    assert memory.stretch(10, 12) == 1
+    memory.free = 0
+    assert memory.stretch(10, 12) == 1
