@@ -166,10 +166,9 @@ class Delivery:
 
     def reached(self, ticket: Ticket, column: Column, first: int, count: int) -> None:
         """`count` records of a column, from the `first` on, are on their target."""
-        target = column.route.topic
-        self._meter.delivered(target, ticket.batch.records, column.sources[first : first + count])
+        self._meter.delivered(column, first, count, ticket.batch.records)
         ticket.reached += count
-        self._parking.reached(target, count)
+        self._parking.reached(column.route.topic, count)
         self.ended(ticket, count)
 
     def refused(self, ticket: Ticket, column: Column, at: int, error: BaseException, retries: int) -> None:

@@ -22,6 +22,7 @@ from pipeline.metrics import (
     Metrics,
 )
 from pipeline.park import is_skew
+from pipeline.plan import Column
 from pipeline.record import ReadRecord
 from pipeline.tracing import DeliverySpans
 
@@ -48,16 +49,24 @@ class Meter:
         """So many staging records were taken up."""
         self._metrics.add(CONSUMED, count)
 
-    def delivered(self, target: str, records: Sequence[ReadRecord], indices: Sequence[int]) -> None:
-        """These of the records, of which the first waited longest, were acknowledged by their target."""
-        began, now, count = _began(records[indices[0]]), self._clock.time(), len(indices)
+    def delivered(self, column: Column, first: int, count: int, records: Sequence[ReadRecord]) -> None:
+        """`count` of a column, from the `first` on, which waited longest, were acknowledged by their target.
+
+        `records`: the staging records that the column was made from.
+        """
+        target, now = column.route.topic, self._clock.time()
+        if first:
+            oldest = records[column.sources[first]]
+            began = _began(dict(oldest.headers)[staging.TIME], oldest.timestamp)
+        else:
+            began = _began(column.staged_at, column.written_at)
         self._metrics.add(DELIVERED, count, target)
         way = self._ways.get(target)
         if way is None:
             way = self._ways[target] = self._metrics.histogram(WAY_SECONDS, target)
         way.observe(max(0.0, now - began), count)
         if self._spans is not None:
-            headers = (records[index].headers for index in indices)
+            headers = (records[index].headers for index in column.sources[first : first + count])
             self._spans.delivered(target, headers, count, min(began, now), now)
 
     def dead_lettered(self, topic: str, failure: Failure) -> None:
@@ -73,14 +82,11 @@ class Meter:
         self._metrics.add(SKIPPED, 1, failure.error_class)
 
 
-def _began(record: ReadRecord) -> float:
+def _began(staged_at: bytes | None, written_at: int) -> float:
     """When an event's way began: at its stage-time, so that time in an outbox counts; else at its record's time."""
-    written = record.timestamp / 1000
-    for name, value in record.headers:
-        if name == staging.TIME and value is not None:
-            try:
-                staged = datetime.fromisoformat(value.decode()).timestamp()
-            except ValueError:
-                break
-            return staged if written - _OUTBOX_S <= staged <= written else written
-    return written
+    written = written_at / 1000
+    try:
+        staged = datetime.fromisoformat((staged_at or b"").decode()).timestamp()
+    except ValueError:
+        return written
+    return staged if written - _OUTBOX_S <= staged <= written else written

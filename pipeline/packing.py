@@ -8,7 +8,7 @@ packs those once (`header`), and joins the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pipeline.record import OutRecord, RawHeader, RawHeaders
 
@@ -64,6 +64,7 @@ class _Starts(dict[int, bytes]):
 
 
 _STARTS = _Starts()
+_FIRST_STARTS = tuple(_STARTS[number] for number in range(256))
 
 
 def header_name(name: str) -> bytes:
@@ -142,6 +143,9 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 def join(records: Sequence[bytes]) -> bytes:
     """Packed records as they follow each other in a batch."""
     parts: list[bytes] = []
-    for start, record in zip(map(_STARTS.__getitem__, range(len(records))), records, strict=True):
+    starts: Iterable[bytes] = _FIRST_STARTS
+    if len(records) > len(_FIRST_STARTS):
+        starts = map(_STARTS.__getitem__, range(len(records)))
+    for start, record in zip(starts, records, strict=False):
         parts += VARINTS[len(start) + len(record)], start, record
     return b"".join(parts)

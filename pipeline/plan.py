@@ -38,10 +38,14 @@ _REQUIRED = (staging.VERSION, staging.DEFINITION, staging.ID, staging.TIME, stag
 class Column:
     """What goes to one partition of one target, in order: packed records, and for each the index of its staging one."""
 
-    __slots__ = ("records", "route", "size", "sources")
+    __slots__ = ("records", "route", "size", "sources", "staged_at", "written_at")
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, staged_at: bytes, written_at: int) -> None:
         self.route = route
+        self.staged_at = staged_at
+        """The stage-time of its first record; and the time of that staging record, in ms since 1970: kept here, for
+        until the records end they have left the processor's caches."""
+        self.written_at = written_at
         self.records: list[bytes] = []
         self.sources: list[int] = []
         self.size = 0
@@ -164,7 +168,7 @@ def plan(
         at = (route.topic, key.hash % count)
         column = columns.get(at)
         if column is None:
-            column = columns[at] = Column(route)
+            column = columns[at] = Column(route, time, record.timestamp)
         packed = join(
             (
                 key.packed_data,

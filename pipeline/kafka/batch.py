@@ -73,8 +73,10 @@ class Batch:
         self.base_sequence = 0
         self.data: bytes | bytearray = b""
 
-    def records(self) -> list[Record]:
+    def records(self) -> Sequence[Record]:
         """The records, in order."""
+        if len(self.spans) == 1 and self.count == len(self.spans[0][0].records):
+            return self.spans[0][0].records
         found: list[Record] = []
         for parcel, first, count in self.spans:
             records = parcel.records

@@ -7,7 +7,7 @@ builder. Must not know: where the bytes go.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka.codec import gzip_encode, snappy_encode, zstd_encode
@@ -63,26 +63,22 @@ def encode(
     except (AttributeError, TypeError, ValueError) as error:
         raise Unencodable(f"a record cannot be encoded: {error!r}") from error
     packed, count = _COMPRESSORS[compression](joined), len(records)
+    (producer_id, epoch), attributes = identity, COMPRESSIONS[compression]
     rest = _REST.pack(
-        COMPRESSIONS[compression],
-        count - 1,
-        timestamp_ms,
-        timestamp_ms,
-        *identity,
-        base_sequence,
-        count,
+        attributes, count - 1, timestamp_ms, timestamp_ms, producer_id, epoch, base_sequence, count
     )
-    rest += packed
+    rest = b"".join((rest, *packed))
     head = _HEAD.pack(0, _HEAD.size + len(rest) - _BEFORE_LENGTH_ENDS, _NO_EPOCH, _MAGIC, calc_crc32c(rest))
     return head + rest
 
 
 def _join(records: Sequence[Record]) -> bytes | memoryview:
     """The records as they follow each other."""
-    kinds = set(map(type, records))
-    if kinds == {bytes}:
+    try:
         return join(records)  # type: ignore[arg-type]
-    if bytes not in kinds:
+    except TypeError:  # not all are packed
+        pass
+    if not any(isinstance(record, bytes) for record in records):
         try:
             return _built(records)  # type: ignore[arg-type]
         except UnicodeEncodeError:  # the name of a header that is not UTF-8: only a dead letter has such
@@ -107,7 +103,7 @@ def _built(records: Sequence[OutRecord]) -> memoryview:
     return memoryview(builder.build())[_HEAD.size + _REST.size :]
 
 
-def _lz4(records: bytes | memoryview) -> bytes:
+def _lz4(records: bytes | memoryview) -> list[Any]:
     """Compress at lz4's level 1: a tenth of the CPU of level 9, all that aiokafka offers.
 
     The frame is put together here: a compressor's own state costs more than a small batch (lz4's frame format).
@@ -121,13 +117,14 @@ def _lz4(records: bytes | memoryview) -> bytes:
         else:
             parts += _BLOCK.pack(len(block) | _STORED), block
     parts.append(_END_OF_FRAME)
-    return b"".join(parts)
+    return parts
 
 
-_COMPRESSORS: dict[str, Callable[[bytes | memoryview], bytes]] = {
-    "none": bytes,
-    "gzip": gzip_encode,
-    "snappy": snappy_encode,
+_COMPRESSORS: dict[str, Callable[[bytes | memoryview], Iterable[Any]]] = {
+    "none": lambda records: (records,),
+    "gzip": lambda records: (gzip_encode(records),),
+    "snappy": lambda records: (snappy_encode(records),),
     "lz4": _lz4,
-    "zstd": zstd_encode,
+    "zstd": lambda records: (zstd_encode(records),),
 }
+"""Each gives parts, to be joined."""

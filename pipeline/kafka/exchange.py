@@ -17,7 +17,7 @@ from pipeline.clock import Clock
 from pipeline.kafka.connection import REQUEST_TIMEOUT_S
 from pipeline.kafka.lane import Batch, Lane
 from pipeline.kafka.node import Node
-from pipeline.kafka.request import Sent, carry, produce_request
+from pipeline.kafka.request import NO_ERROR, Sent, carry, produce_request
 from pipeline.kafka.session import Session
 
 __all__ = ["Exchange"]
@@ -64,8 +64,12 @@ class Exchange:
             for topic, partitions in answer.result().topics:
                 for partition, code, offset, *_ in partitions:
                     lane, batch = unanswered.pop((topic, partition))
-                    if lane.batch is batch:  # else it was given up meanwhile
-                        self._answered(lane, batch, code, offset)
+                    if lane.batch is not batch:
+                        continue  # it was given up meanwhile
+                    if code == NO_ERROR:
+                        lane.succeeded(offset)
+                    else:
+                        self._refused(lane, batch, code)
         except asyncio.CancelledError:
             unanswered.clear()  # the producer ends, and with it every lane
         except kafka_errors.NodeNotReadyError as error:  # there was no connection to write to
@@ -89,9 +93,9 @@ class Exchange:
             lane.failed(failure, self._clock.monotonic(), in_doubt=in_doubt)
         self._session.refresh()
 
-    def _answered(self, lane: Lane, batch: Batch, code: int, offset: int) -> None:
+    def _refused(self, lane: Lane, batch: Batch, code: int) -> None:
         before = lane.trouble
-        error = carry(lane, code, offset, self._clock.monotonic())
+        error = carry(lane, code, self._clock.monotonic())
         if error is not None:
             if error.errno == kafka_errors.InvalidTimestampError.errno:
                 batch.identity = (

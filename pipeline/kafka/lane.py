@@ -91,7 +91,8 @@ class Lane:
         """The unresolved batch is on the topic, its first record at `offset`, or -1 where the broker forgot."""
         batch = self._resolve()
         self._sequence = (batch.base_sequence + batch.count) & _SEQUENCE_MASK
-        self._recovered()
+        if self.failures:
+            self._recovered()
         tell_acked(batch.spans, offset)
 
     def failed(self, error: BaseException, now: float, *, in_doubt: bool = False) -> None:

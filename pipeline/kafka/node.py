@@ -46,13 +46,17 @@ class Node:
         """The batches of the next request, by topic and partition: of as many lanes as it holds, now in flight."""
         taken: dict[tuple[str, int], tuple[Lane, Batch]] = {}
         room = _MAX_REQUEST_BYTES
-        while self._ready and room > 0:
-            lane = next(iter(self._ready))
-            del self._ready[lane]
+        ready, seen = list(self._ready), 0
+        for lane in ready:
+            if room <= 0:
+                break
+            seen += 1
             batch = prepare(lane) if lane.is_ready(now) else None
             if batch is not None:
                 room -= len(batch.data)
                 taken[lane.topic, lane.partition] = lane, batch
+        # Not one by one from the front: the first of a dict is looked for behind all that were deleted.
+        self._ready = dict.fromkeys(ready[seen:])
         for lane, _ in taken.values():  # only now: where one cannot be prepared, none of them is sent
             lane.in_flight = True
         return taken

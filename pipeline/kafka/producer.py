@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from aiokafka import errors as kafka_errors
 
@@ -248,16 +249,15 @@ class Producer:
         return None
 
     def _send(self, node: Node, now: float) -> None:
-        batches = node.take(self._prepare, now)
+        batches = node.take(partial(self._prepare, int(self._clock.time() * 1000)), now)
         if batches:
             self._exchange.begin(node, batches)
 
-    def _prepare(self, lane: Lane) -> Batch | None:
+    def _prepare(self, now_ms: int, lane: Lane) -> Batch | None:
         identity = self._identity_of(lane)
         if identity is None:  # it lost its place while it was waiting for its turn
             self._stalled[lane] = None
             return None
-        now_ms = int(self._clock.time() * 1000)
         try:
             return lane.prepare(identity, self._options.batch_bytes, self._options.compression, now_ms)
         except Unencodable as error:

@@ -20,16 +20,16 @@ from pipeline.errors import Verdict, classify, verdict_of
 from pipeline.kafka.batch import Batch
 from pipeline.kafka.lane import Lane
 
-__all__ = ["Sent", "carry", "empty_request", "produce_request", "refusal_of"]
+__all__ = ["NO_ERROR", "Sent", "carry", "empty_request", "produce_request", "refusal_of"]
 
 Sent = Mapping[tuple[str, int], tuple[Lane, Batch]]
 """What a request holds, by topic and partition."""
 
-_NO_ERROR, _DUPLICATE_SEQUENCE = 0, 46
+NO_ERROR, _DUPLICATE_SEQUENCE = 0, 46
 _LOST_SEQUENCE = frozenset({45, _DUPLICATE_SEQUENCE, 47, 49, 59, 90})
 """OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, INVALID_PRODUCER_ID_MAPPING, UNKNOWN_PRODUCER_ID,
 PRODUCER_FENCED; and a duplicate of what was never sent."""
-_EMPTY = frozenset({_NO_ERROR, 2, 87})
+_EMPTY = frozenset({NO_ERROR, 2, 87})
 """CORRUPT_MESSAGE, INVALID_RECORD: what is left to say of a request in which all but the records is right."""
 _NOT_APPENDED = frozenset({3, 17, 19, 29, 31})
 """UNKNOWN_TOPIC_OR_PARTITION, INVALID_TOPIC_EXCEPTION, NOT_ENOUGH_REPLICAS, TOPIC_ and
@@ -121,12 +121,9 @@ def refusal_of(response: Response) -> None:
                 raise error
 
 
-def carry(lane: Lane, code: int, offset: int, now: float) -> kafka_errors.KafkaError | None:
-    """Carry the answer to the lane's unresolved batch to the lane; the error, where the batch was not taken."""
+def carry(lane: Lane, code: int, now: float) -> kafka_errors.KafkaError | None:
+    """Carry the error that answers the lane's unresolved batch to the lane; None, where the broker had the batch."""
     assert lane.batch is not None
-    if code == _NO_ERROR:
-        lane.succeeded(offset)
-        return None
     if code == _DUPLICATE_SEQUENCE and lane.batch.in_doubt:
         lane.succeeded(-1)
         return None

@@ -22,7 +22,7 @@ from pipeline.meter import Meter
 from pipeline.metrics import Metrics
 from pipeline.settings import Settings
 from pipeline.tracing import DeliverySpans, StageSpans
-from tests.core.staged_records import staged
+from tests.core.staged_records import planned, staged
 from tests.kafka_client import create_topic, read_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,9 +113,8 @@ def test_a_delivered_batch_is_a_span_linked_to_its_events() -> None:
         for number in range(20)
     ]
     records[3] = staged(more=[("traceparent", b"\xff"), ("tracestate", None)])
-    Meter(Metrics(), SYSTEM_CLOCK, DeliverySpans(kept.tracer)).delivered(
-        "shop.order.created", records, range(len(records))
-    )
+    (column,) = planned(*records).columns.values()
+    Meter(Metrics(), SYSTEM_CLOCK, DeliverySpans(kept.tracer)).delivered(column, 0, len(records), records)
     (span,) = kept.named("deliver shop.order.created")
     assert [link.context.trace_id for link in span.links] == [1, 2, 3, *range(5, 18)]
     assert span.attributes is not None

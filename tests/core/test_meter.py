@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
 
 from pipeline.clock import rfc3339
 from pipeline.meter import Meter
-from pipeline.metrics import WAY_SECONDS, Metrics
+from pipeline.metrics import WAY_SECONDS, Histogram, Metrics
+from pipeline.plan import Column
 from pipeline.testing.clock import SteppingClock
-from tests.core.staged_records import Staged
+from tests.core.staged_records import Staged, router
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -20,6 +22,17 @@ def record(written_ago_s: float, staged_ago_s: float | None, text: bytes | None 
     if staged_ago_s is not None:
         text = rfc3339(NOW.timestamp() - staged_ago_s).encode()
     return Staged([("stage-time", text)], timestamp=int((NOW.timestamp() - written_ago_s) * 1000))
+
+
+def ways_of(records: Sequence[Staged], *, from_the: int) -> Histogram:
+    """What is counted where a column of these records is acknowledged from one of them on."""
+    route = router().route(b"order.created")
+    assert route is not None
+    column = Column(route, dict(records[0].headers)["stage-time"] or b"", records[0].timestamp)
+    column.sources += range(len(records))
+    metrics = Metrics()
+    Meter(metrics, SteppingClock(NOW)).delivered(column, from_the, len(records) - from_the, records)
+    return metrics.histogram(WAY_SECONDS, route.topic)
 
 
 @pytest.mark.parametrize(
@@ -36,16 +49,11 @@ def record(written_ago_s: float, staged_ago_s: float | None, text: bytes | None 
 )
 def test_where_an_events_way_begins(given: Staged, seconds: float) -> None:
     """O4: at its stage-time; one more than an hour before the record's own is the caller's, and the record's counts."""
-    metrics = Metrics()
-    Meter(metrics, SteppingClock(NOW)).delivered("t", [given], [0])
-    assert metrics.histogram(WAY_SECONDS, "t").sum == pytest.approx(seconds, abs=0.002)
+    assert ways_of([given], from_the=0).sum == pytest.approx(seconds, abs=0.002)
 
 
 def test_the_longest_way_counts_for_all_that_end_together() -> None:
     """O4: of events acknowledged together the first has waited longest, and each counts with its time."""
-    metrics = Metrics()
-    records = [record(9, None), record(4, None), record(2, None)]
-    Meter(metrics, SteppingClock(NOW)).delivered("t", records, [1, 2])
-    found = metrics.histogram(WAY_SECONDS, "t")
+    found = ways_of([record(9, None), record(4, None), record(2, None)], from_the=1)
     assert sum(found.counts) == 2
     assert found.sum == pytest.approx(8, abs=0.004)
