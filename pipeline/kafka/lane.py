@@ -30,6 +30,24 @@ _SEQUENCE_MASK = 0x7FFFFFFF
 class Lane:
     """The way to one partition. At most one batch is unresolved; all else waits, in order."""
 
+    __slots__ = (
+        "_again",
+        "_queue",
+        "_sequence",
+        "batch",
+        "deadline",
+        "failures",
+        "identity",
+        "in_flight",
+        "partition",
+        "progress",
+        "retry_at",
+        "spent",
+        "topic",
+        "trouble",
+        "waiting",
+    )
+
     def __init__(self, topic: str, partition: int) -> None:
         self.topic = topic
         self.partition = partition
