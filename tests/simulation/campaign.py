@@ -75,7 +75,7 @@ def kind_of(seed: int) -> type[World]:
     """What kind of world a seed is: mostly services, whose worlds take the least time."""
     if seed % 5:
         return ServiceWorld
-    return (WorkerWorld, ApartWorld, WorkerWorld, SkewWorld, WorkerWorld, FullWorld)[seed // 5 % 6]
+    return (WorkerWorld, ApartWorld, WorkerWorld, SkewWorld, SkewWorld, FullWorld)[seed // 5 % 6]
 
 
 def _report(outcome: Outcome) -> None:
