@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.broker_fixtures"]
+
+settings.register_profile("ours", deadline=None)  # how long an example takes is the machine's matter
+settings.load_profile("ours")
 
 _SLOW_FIRST = ("chaos", "fire", "worker", "packaging", "demo")
 """Folders whose tests take long: begun last, one process would be alone with them at the end."""

@@ -52,7 +52,7 @@ def _world_of(history: _History) -> tuple[World, list[At], list[Spot]]:
     return world, places, spots
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(_histories())
 def test_any_history_is_judged_as_the_rules_say(history: _History) -> None:
     """T5, T6: over histories of every kind the books find what the rules, said plainly, find."""
