@@ -122,21 +122,37 @@ class ProcessOutbox:
 
     async def delete(self, rows: Sequence[Stored]) -> None:
         """Forget shipped rows."""
-
-        def delete() -> None:  # both, also where nobody waits for it any more
-            self._store.delete(rows)
-            self._forget([key_of(row.data) for row in rows])
-
-        await self._call(delete)
+        await self._end_rows(lambda: self._store.delete(rows), rows)
 
     async def set_aside(self, row: Stored, reason: str) -> None:
         """Move a row out of the way that can never be shipped; its key, where it can be read, goes on."""
+        await self._end_rows(lambda: self._store.set_aside(row, reason), [row])
 
-        def set_aside() -> None:
-            self._store.set_aside(row, reason)
-            self._forget([key_of(row.data)])
+    async def _end_rows(self, change: Callable[[], None], rows: Sequence[Stored]) -> None:
+        """Their keys have them until the caller goes on, not sooner: in the same turn of its loop he takes them from
+        what is under way, and both together say who may overtake whom. Where he is cancelled, until they are gone."""
+        keys = [key_of(row.data) for row in rows]
+        changed = left_alone = False
 
-        await self._call(set_aside)
+        def in_thread() -> None:
+            nonlocal changed
+            change()
+            with self._lock:
+                changed = True
+                if not left_alone:
+                    return
+            self._forget(keys)
+
+        try:
+            await self._call(in_thread)
+        except asyncio.CancelledError:
+            with self._lock:
+                left_alone = True
+                gone = changed
+            if gone:
+                self._forget(keys)
+            raise
+        self._forget(keys)
 
     async def waiting(self) -> Waiting:
         """What waits now, from the store itself: also the probe of whether it works."""
