@@ -61,13 +61,15 @@ Span = tuple[Parcel, int, int]
 class Batch:
     """Records that are sent together, always the same, and how they were encoded last."""
 
-    __slots__ = ("base_sequence", "count", "data", "identity", "in_doubt", "spans")
+    __slots__ = ("base_sequence", "corrupt", "count", "data", "identity", "in_doubt", "spans")
 
     def __init__(self, spans: list[Span], count: int | None = None, *, in_doubt: bool = False) -> None:
         self.spans = spans
         self.count = count_of(spans) if count is None else count
         self.in_doubt = in_doubt
         """Whether an attempt went out without an answer: the records may be on the topic."""
+        self.corrupt = 0
+        """How often a broker has found it corrupt."""
         self.identity: Identity | None = None
         """Of `data`; None: it is to be encoded."""
         self.base_sequence = 0

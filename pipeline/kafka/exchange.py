@@ -97,10 +97,6 @@ class Exchange:
         before = lane.trouble
         error = carry(lane, code, self._clock.monotonic())
         if error is not None:
-            if error.errno == kafka_errors.InvalidTimestampError.errno:
-                batch.identity = (
-                    None  # the clock was wrong: it is encoded anew, with what the clock says then
-                )
             self._session.refresh()
             if type(error) is not type(before):
                 log.warning("produce.refused records=%d error=%r", batch.count, error)

@@ -25,16 +25,19 @@ __all__ = ["NO_ERROR", "Sent", "carry", "empty_request", "produce_request", "ref
 Sent = Mapping[tuple[str, int], tuple[Lane, Batch]]
 """What a request holds, by topic and partition."""
 
-NO_ERROR, _DUPLICATE_SEQUENCE = 0, 46
+NO_ERROR, _CORRUPT, _WRONG_TIME, _DUPLICATE_SEQUENCE = 0, 2, 32, 46
 _LOST_SEQUENCE = frozenset({45, _DUPLICATE_SEQUENCE, 47, 49, 59, 90})
 """OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, INVALID_PRODUCER_ID_MAPPING, UNKNOWN_PRODUCER_ID,
 PRODUCER_FENCED; and a duplicate of what was never sent."""
-_EMPTY = frozenset({NO_ERROR, 2, 87})
+_EMPTY = frozenset({NO_ERROR, _CORRUPT, 87})
 """CORRUPT_MESSAGE, INVALID_RECORD: what is left to say of a request in which all but the records is right."""
-_NOT_APPENDED = frozenset({3, 17, 19, 29, 31})
-"""UNKNOWN_TOPIC_OR_PARTITION, INVALID_TOPIC_EXCEPTION, NOT_ENOUGH_REPLICAS, TOPIC_ and
-CLUSTER_AUTHORIZATION_FAILED. Others may come after appending: a leader that steps down while it waits for its
-followers answers NOT_LEADER_OR_FOLLOWER."""
+_NOT_APPENDED = frozenset({_CORRUPT, 3, 17, 19, 29, 31, _WRONG_TIME})
+"""CORRUPT_MESSAGE, UNKNOWN_TOPIC_OR_PARTITION, INVALID_TOPIC_EXCEPTION, NOT_ENOUGH_REPLICAS, TOPIC_ and
+CLUSTER_AUTHORIZATION_FAILED, INVALID_TIMESTAMP. Others may come after appending: a leader that steps down while it
+waits for its followers answers NOT_LEADER_OR_FOLLOWER."""
+_CORRUPT_IN_TRANSIT = 2
+"""So often a batch that a broker finds corrupt is taken to have been damaged on its way. Java's client tries on until
+the delivery timeout, which what a worker delivers does not have; aiokafka's does not try again."""
 
 
 _REQUEST = struct.Struct(">hhii")
@@ -123,16 +126,31 @@ def refusal_of(response: Response) -> None:
 
 def carry(lane: Lane, code: int, now: float) -> kafka_errors.KafkaError | None:
     """Carry the error that answers the lane's unresolved batch to the lane; None, where the broker had the batch."""
-    assert lane.batch is not None
-    if code == _DUPLICATE_SEQUENCE and lane.batch.in_doubt:
+    batch = lane.batch
+    assert batch is not None
+    if code == _DUPLICATE_SEQUENCE and batch.in_doubt:
         lane.succeeded(-1)
         return None
-    error: kafka_errors.KafkaError = kafka_errors.for_code(code)(f"{lane.topic}-{lane.partition}")
-    error.errno = code  # aiokafka has no class for the newer ones, such as INVALID_RECORD
+    error = _error_of(lane, batch, code)
     if code in _LOST_SEQUENCE:
         lane.out_of_sequence(error, now)
     elif verdict_of(classify(error)) is Verdict.POISON:
         lane.refused(error, now)
     else:
         lane.failed(error, now, in_doubt=code not in _NOT_APPENDED)
+    return error
+
+
+def _error_of(lane: Lane, batch: Batch, code: int) -> kafka_errors.KafkaError:
+    """What an error code says of a batch; where its bytes may be at fault and not its records, it is encoded anew."""
+    place = f"{lane.topic}-{lane.partition}"
+    if code == _CORRUPT:
+        batch.corrupt += 1
+        if batch.corrupt <= _CORRUPT_IN_TRANSIT:
+            batch.identity = None
+            return kafka_errors.KafkaConnectionError(f"{place}: CORRUPT_MESSAGE, damaged on its way")
+    elif code == _WRONG_TIME:
+        batch.identity = None  # our clock was wrong, or the broker's: what ours says then counts
+    error: kafka_errors.KafkaError = kafka_errors.for_code(code)(place)
+    error.errno = code  # aiokafka has no class for the newer ones, such as INVALID_RECORD
     return error

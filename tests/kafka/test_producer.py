@@ -168,6 +168,37 @@ async def test_a_refused_record_harms_no_neighbour(kafka: Brokers, namespace: st
     assert on_topic == {0: [*(v for v in values if len(v) == 3), b"after"], 1: [b"other"]}
 
 
+async def test_a_batch_damaged_on_its_way_is_sent_again(
+    kafka: Brokers, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C3: a broker finds a batch corrupt, twice: it is sent again, in order and once, and no record is refused. What
+    is damaged each time ends as refused."""
+    topic = await topic_with(kafka, f"{namespace}.damaged", 2)
+    async with producing(kafka.bootstrap) as producer:
+        await warm(producer, topic, 2)
+        begin, left = producer._session.begin, {0: 2, 1: 1_000}
+
+        def damage(node: int, request: Any) -> object:
+            """Turn a bit of the last byte of each batch that is to be damaged."""
+            for _, batches in request._topics:
+                for at, (partition, data) in enumerate(batches):
+                    if left[partition]:
+                        left[partition] -= 1
+                        batches[at] = (partition, bytes(data[:-1]) + bytes([data[-1] ^ 1]))
+            return begin(node, request)
+
+        monkeypatch.setattr(producer._session, "begin", damage)
+        parcel = put(producer, topic, 0, b"0", b"1", b"2")
+        hopeless = put(producer, topic, 1, b"never", b"neither")
+        await parcel.wait()
+        await hopeless.wait()
+        assert (parcel.refusals, left[0]) == ({}, 0)
+        assert hopeless.refusals.keys() == {0, 1}
+        assert {classify(error) for error in hopeless.refusals.values()} == {ErrorClass.SERIALIZATION}
+    on_topic = await asyncio.to_thread(values_on, kafka.bootstrap, topic)
+    assert on_topic == {0: [b"warm", b"0", b"1", b"2"], 1: [b"warm"]}
+
+
 async def test_lost_sequence_numbers_are_found_again(
     kafka: Brokers, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
