@@ -29,7 +29,7 @@ test: lint ## lint, types, import rules, and all tests but the long ones
 test-long: env ## the long versions of the tests; minutes to hours
 	$(PYTEST) -m long --timeout 0
 
-bench-redrive: env ## events a second that a redrive gives, and what it costs live events; five minutes
+bench-redrive: env ## events a second that a redrive gives, and what it costs live events; seven minutes
 	$(BIN)/python -m benchmarks.redrive
 
 dlq-million: env ## a million dead letters: every question from a cold process, the index read anew; ten minutes

@@ -33,7 +33,7 @@ _NAMESPACE = "redriven"
 _COUNT = 100_000
 _LEAST_PER_S, _MOST_SHARE = 5_000, 1.2
 _LIVE_PER_S, _BESIDE_PER_S = 200, 500
-_ROUNDS, _WINDOW_S, _SETTLE_S, _WARM_S, _LATE_S = 12, 4.0, 0.5, 15.0, 2.0
+_ROUNDS, _WINDOW_S, _SETTLE_S, _WARM_S, _LATE_S = 20, 4.0, 0.5, 15.0, 2.0
 """A broker that has just begun still compiles for the first seconds."""
 _ALONE, _REDRIVEN, _STAGED = "alone", f"beside {_BESIDE_PER_S} redriven a second", "beside as many staged"
 _OFF = {"STREAMING_EVENT_POLICIES": "order.created.enabled=false"}

@@ -15,32 +15,17 @@ from pipeline.redrive.index import Index
 from pipeline.redrive.job import Job, JobState, Wanted
 from pipeline.redrive.lease import Lease
 from pipeline.redrive.model import Coordinates
-from pipeline.redrive.pace import Pace
+from pipeline.redrive.pace import PAGE_S, Pace, page_size, part_size
 from pipeline.redrive.page import Pages
 from pipeline.redrive.selection import LetterState, Selection
 
-__all__ = ["Leader", "fitting", "page_size", "selection_of"]
+__all__ = ["Leader", "fitting", "selection_of"]
 
-MAX_PAGE = 1_000
-_PAGE_S = 0.05
-"""With a rate, a page is what may go in this time: small pages, so that live events find gaps."""
-_BUSY = 0.6
-"""Over how much of its time a page spreads its work; the rest is for brokers that answer slowly."""
 _TELL_S = 1.0
-_AHEAD, _AHEAD_S = 4_000, 0.25
-"""How many letters the index is asked for at once; with a rate, those that may go in this time: a thread that makes
-thousands of rows keeps the event loop from its turns."""
+_AHEAD = 4_000
+"""How many letters the index is asked for at once; with a rate, a page: a thread that makes thousands of rows keeps
+the event loop from its turns."""
 _PAGE_BYTES = 4 << 20
-
-
-def page_size(rate: float) -> int:
-    """How many letters are dealt with at once: what may be repeated after a crash."""
-    return MAX_PAGE if rate <= 0 else max(1, min(MAX_PAGE, int(rate * _PAGE_S)))
-
-
-def look_ahead(rate: float) -> int:
-    """How many letters the index is asked for at once."""
-    return _AHEAD if rate <= 0 else max(page_size(rate), min(_AHEAD, int(rate * _AHEAD_S)))
 
 
 def fitting(sizes: Sequence[int], most: int) -> int:
@@ -93,7 +78,8 @@ class Leader:
             preview = await asyncio.to_thread(queries.preview, selection, 1)
             standing.total = standing.done + preview.count
         await self._say(JobState.RUNNING)
-        window, ahead, due = page_size(job.rate), look_ahead(job.rate), clock.monotonic()
+        window, at_once, due = page_size(job.rate), part_size(job.rate), clock.monotonic()
+        ahead = window if job.rate > 0 else _AHEAD
         while (wanted := now_wanted()) is Wanted.RUN:
             letters = await asyncio.to_thread(queries.in_staged_order, selection, standing.after, ahead)
             if not letters:
@@ -103,13 +89,13 @@ class Leader:
                 page = letters[: fitting([letter.size for letter in letters[:window]], _PAGE_BYTES)]
                 letters = letters[len(page) :]
                 time_s = len(page) / job.rate if job.rate > 0 else 0.0
-                pace = Pace(clock, due, _BUSY * min(_PAGE_S, time_s))
-                count, held = await self._pages.deal_with(job, page, pace)
+                pace = Pace(clock, due, min(PAGE_S, time_s))
+                count, held = await self._pages.deal_with(job, page, pace, at_once)
                 standing.done += count
                 standing.held.update(held)
                 standing.after = Coordinates(page[-1].topic, page[-1].partition, page[-1].offset)
                 if job.rate > 0:  # what was missed is not made up for
-                    due = max(due, clock.monotonic() - _PAGE_S) + time_s
+                    due = max(due, clock.monotonic() - PAGE_S) + time_s
                 await self._rest(due)
         if wanted is Wanted.PAUSE:
             await self._say(JobState.PAUSED)

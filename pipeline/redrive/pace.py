@@ -1,33 +1,40 @@
-"""The time that a page may take: its work in steps, each in its place, so that live events find gaps. Pure but for
-the wait.
+"""The time that a page may take: its parts, each sent in its place, so that live events find gaps. Pure but for the
+wait.
 
-Owns: how large a step is, when one is due. Must not know: what is done in it, rates.
+Owns: how many letters a page and a part of it have, when a part is due. Must not know: what is done with them.
+
+Reading letters, recording what became of them and asking for the next costs nearly as much for a few as for many:
+that is done once a page. What is sent at once the worker delivers at once, before the live events behind it: that is a
+part.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
 
 from pipeline.clock import Clock
 
-__all__ = ["Pace", "steps"]
+__all__ = ["MAX_PAGE", "PAGE_S", "Pace", "page_size", "part_size"]
 
-_STEPS = 5
-_WORTH_A_STEP = 10
-"""So many letters: a step costs as much as some six of them beside its own."""
+MAX_PAGE = 1_000
+PAGE_S = 0.25
+"""With a rate, a page is what may go in this time."""
+_PART_S = 0.05
 
-T = TypeVar("T")
+
+def page_size(rate: float) -> int:
+    """How many letters are dealt with at once: what may be repeated after a crash. `rate`: letters a second, 0 for as
+    fast as it goes."""
+    return _in(PAGE_S, rate)
 
 
-def steps(page: Sequence[T]) -> Iterator[tuple[float, Sequence[T]]]:
-    """A page in a few steps of equal size, in order, each with the share of the page behind it, up to 1."""
-    size = math.ceil(len(page) / min(_STEPS, max(1, len(page) // _WORTH_A_STEP)))
-    for begin in range(0, len(page), size or 1):
-        end = min(begin + size, len(page))
-        yield end / len(page), page[begin:end]
+def part_size(rate: float) -> int:
+    """How many of them are sent at once."""
+    return _in(_PART_S, rate)
+
+
+def _in(seconds: float, rate: float) -> int:
+    return MAX_PAGE if rate <= 0 else max(1, min(MAX_PAGE, int(rate * seconds)))
 
 
 class Pace:

@@ -3,32 +3,43 @@
 Owns: the order of these writes, which decides what a crash can repeat. Must not know: jobs, pages of a list,
 how fast it is to go.
 
-What is written last is the state, after the copy's acknowledgement: a crash in between repeats this page, never
-loses a letter of it.
+What is written last is the state, after the copies' acknowledgement: a crash in between repeats this page, never
+loses a letter of it. A worker that stops in good order writes what it has sent, and repeats no more than a part.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from catalog import OwnTopics
 from pipeline.audit import Entry, record_of
 from pipeline.clock import Clock
+from pipeline.errors import StagerClosed
 from pipeline.kafka.cluster import Cluster
 from pipeline.redrive.entry import state_entry
 from pipeline.redrive.job import Job, JobKind
 from pipeline.redrive.model import Coordinates, Letter
-from pipeline.redrive.pace import Pace, steps
+from pipeline.redrive.pace import Pace
 from pipeline.redrive.records import Records
 from pipeline.redrive.restore import Held, NotRedriven, WayBack, omitted_from, way_back
 from pipeline.redrive.selection import LetterState
 from pipeline.redrive.ship import ship, ship_all
 
 __all__ = ["Pages"]
+
+_STEP = 100
+"""How many letters are made ready in one turn of the event loop: more would hold live events up."""
+_RECORDED = 0.9
+"""The share of its time after which a page is recorded: the worker has delivered what was sent, and slow brokers may
+still take their time."""
+_LAST_S = 1.0
+"""How long recording may take where the page was not dealt with to its end."""
 
 Outcome = tuple[int, Mapping[str, int]]
 """How many letters were ended, and how many were left, by reason."""
@@ -46,43 +57,43 @@ class Pages:
         self._records = records
         self._max_redrives = max_redrives
 
-    async def deal_with(self, job: Job, letters: Sequence[Letter], pace: Pace) -> Outcome:
-        """Do what the job says with these letters, in their order, a redrive at this pace; all of it is durable when
-        this returns."""
+    async def deal_with(self, job: Job, letters: Sequence[Letter], pace: Pace, at_once: int) -> Outcome:
+        """Do what the job says with these letters, in their order, a redrive `at_once` letters at a time at this pace;
+        all of it is durable when this returns."""
         if job.kind is JobKind.DISCARD:
             await self._discard(job, letters)
             await self._end(job, [_place(letter) for letter in letters], LetterState.DISCARDED)
             return len(letters), {}
-        held: Counter[str] = Counter()
-        ways: dict[str, list[tuple[Coordinates, WayBack]]] = {}
-        for share, step in steps(letters):
-            await self._make_ready(step, ways, held)
-            await pace.reach(share / 2)
-        count = 0
-        for topic, of_topic in ways.items():
-            try:
-                refusals = await ship(self._own, topic, [(way.partition, way.record) for _, way in of_topic])
-            except UnknownTopicOrPartitionError:
-                held[Held.NO_TOPIC] += len(of_topic)
-                continue
-            await pace.reach(1.0)  # the worker delivers now what has just been sent
-            sent = [place for index, (place, _) in enumerate(of_topic) if index not in refusals]
-            await self._end(job, sent, LetterState.REDRIVEN)
-            count += len(sent)
-            if refusals:
-                held[Held.REFUSED] += len(refusals)
-        return count, held
-
-    async def _make_ready(
-        self,
-        letters: Sequence[Letter],
-        ways: dict[str, list[tuple[Coordinates, WayBack]]],
-        held: Counter[str],
-    ) -> None:
-        """Read these letters: their way back is added to those of its topic, why there is none to what is held."""
         records = await self._records.read(map(_place, letters))
         originals = await self._originals(records)
-        for letter in letters:
+        held: Counter[str] = Counter()
+        sent: list[Coordinates] = []
+        try:
+            for begin in range(0, len(letters), at_once):
+                part = letters[begin : begin + at_once]
+                ways = await self._ways_back(part, records, originals, held)
+                await pace.reach(_RECORDED * begin / len(letters))
+                for topic, of_topic in ways.items():
+                    sent += await self._send(topic, of_topic, held)
+            await pace.reach(_RECORDED)
+        except BaseException:  # the worker stops, say: what is sent is not to be sent by the next leader
+            with suppress(TimeoutError, KafkaError, StagerClosed):
+                async with asyncio.timeout(_LAST_S):
+                    await self._end(job, sent, LetterState.REDRIVEN)
+            raise
+        await self._end(job, sent, LetterState.REDRIVEN)
+        return len(sent), held
+
+    async def _ways_back(
+        self,
+        letters: Sequence[Letter],
+        records: Mapping[Coordinates, Any],
+        originals: Mapping[Coordinates, Any],
+        held: Counter[str],
+    ) -> dict[str, list[tuple[Coordinates, WayBack]]]:
+        """The way back of these letters, by topic; why there is none is added to what is held."""
+        ways: dict[str, list[tuple[Coordinates, WayBack]]] = {}
+        for number, letter in enumerate(letters, 1):
             place = _place(letter)
             try:
                 way = self._way_back(letter, records.get(place), originals.get(place))
@@ -90,6 +101,23 @@ class Pages:
                 held[error.why] += 1
             else:
                 ways.setdefault(way.topic, []).append((place, way))
+            if number % _STEP == 0:
+                await asyncio.sleep(0)
+        return ways
+
+    async def _send(
+        self, topic: str, ways: Sequence[tuple[Coordinates, WayBack]], held: Counter[str]
+    ) -> list[Coordinates]:
+        """Send these letters back to a topic, and wait. Out: those that are there; why others are not is added to what
+        is held."""
+        try:
+            refusals = await ship(self._own, topic, [(way.partition, way.record) for _, way in ways])
+        except UnknownTopicOrPartitionError:
+            held[Held.NO_TOPIC] += len(ways)
+            return []
+        if refusals:
+            held[Held.REFUSED] += len(refusals)
+        return [place for index, (place, _) in enumerate(ways) if index not in refusals]
 
     def _way_back(self, letter: Letter, record: Any, original: Any) -> WayBack:
         if record is None:

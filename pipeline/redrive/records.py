@@ -6,7 +6,7 @@ Owns: one reader, and finding out what is not there any more. Must not know: why
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
@@ -48,23 +48,28 @@ class Records:
 
     async def read(self, wanted: Iterable[Coordinates]) -> dict[Coordinates, Any]:
         """Those of the records that are still there. Raises a `KafkaError` where Kafka does not answer."""
+        offsets: dict[Place, set[int]] = {}
+        for topic, partition, offset in wanted:
+            offsets.setdefault(Place(topic, partition), set()).add(offset)
         found: dict[Coordinates, Any] = {}
         async with self._lock:
-            runs = _runs(await self._that_may_be_there(set(wanted)))
+            there = await self._that_may_be_there(offsets)
+            runs = {place: _joined(sorted(of)) for place, of in there.items()}
             while runs:
                 await self._read_runs({place: of.pop(0) for place, of in runs.items()}, found)
                 runs = {place: of for place, of in runs.items() if of}
         return found
 
-    async def _that_may_be_there(self, wanted: set[Coordinates]) -> set[Coordinates]:
+    async def _that_may_be_there(self, wanted: Mapping[Place, set[int]]) -> dict[Place, set[int]]:
         # Asked for an offset behind the end, a consumer would begin anew at the first.
-        if any(offset >= self._end(topic, partition) for topic, partition, offset in wanted):
-            bounds = await self._reader.all_bounds({topic for topic, _, _ in wanted})
+        if any(max(of) >= self._ends.get(place, 0) for place, of in wanted.items()):
+            bounds = await self._reader.all_bounds({place.topic for place in wanted})
             self._ends |= {place: found.end for place, found in bounds.items()}
-        return {place for place in wanted if place.offset < self._end(place.topic, place.partition)}
-
-    def _end(self, topic: str, partition: int) -> int:
-        return self._ends.get(Place(topic, partition), 0)
+        below = {
+            place: {offset for offset in of if offset < self._ends.get(place, 0)}
+            for place, of in wanted.items()
+        }
+        return {place: of for place, of in below.items() if of}
 
     async def _read_runs(self, runs: dict[Place, list[int]], found: dict[Coordinates, Any]) -> None:
         """Of each partition the records of one run, and nothing behind it: it may be read next."""
@@ -81,13 +86,6 @@ class Records:
                     raise KafkaTimeoutError(f"{place} gave nothing for {_PATIENCE * _FETCH_S:g} s")
                 await asyncio.sleep(0)
             self._reader.pause(place)
-
-
-def _runs(wanted: Iterable[Coordinates]) -> dict[Place, list[list[int]]]:
-    offsets: dict[Place, list[int]] = {}
-    for topic, partition, offset in sorted(wanted):
-        offsets.setdefault(Place(topic, partition), []).append(offset)
-    return {place: _joined(of) for place, of in offsets.items()}
 
 
 def _joined(offsets: list[int]) -> list[list[int]]:

@@ -10,9 +10,9 @@ import pytest
 from pipeline.redrive.board import LEASE_S, Board
 from pipeline.redrive.coordinate import coordinate
 from pipeline.redrive.job import Claim, JobKind, JobState, NoSuchJob, Order, Part, Progress, Wanted, read_told
-from pipeline.redrive.lead import fitting, look_ahead, page_size
+from pipeline.redrive.lead import fitting
 from pipeline.redrive.lease import Lease
-from pipeline.redrive.pace import Pace, steps
+from pipeline.redrive.pace import Pace, page_size, part_size
 from pipeline.testing import SteppingClock
 
 TOPIC = {"topic": "a.dlq"}
@@ -152,26 +152,15 @@ def test_old_jobs_are_forgotten() -> None:
 
 
 def test_how_much_a_leader_has_in_hand() -> None:
-    """Q5: with a rate, a page is what goes in a twentieth of a second; of large ones it has few, at least one."""
-    assert [page_size(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [1_000, 1, 25, 1_000]
-    assert [look_ahead(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [4_000, 1, 125, 4_000]
+    """Q5: with a rate, a page is what goes in a quarter of a second, sent in twentieths; of large letters it has few,
+    at least one."""
+    assert [page_size(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [1_000, 1, 125, 1_000]
+    assert [part_size(rate) for rate in (0.0, 0.5, 500.0, 1e6)] == [1_000, 1, 25, 1_000]
     assert [fitting(sizes, 10) for sizes in ([], [99], [4, 6, 1], [4, 7])] == [0, 1, 2, 1]
 
 
-@pytest.mark.parametrize(
-    ("count", "sizes"), [(0, []), (1, [1]), (19, [19]), (25, [13, 12]), (50, [10] * 5), (1_000, [200] * 5)]
-)
-def test_a_page_is_made_ready_in_a_few_steps(count: int, sizes: list[int]) -> None:
-    """Q5: live events find gaps: no step is more than a fifth of a page, or twenty letters, for each costs something of
-    its own; each letter is in one, in order."""
-    made = list(steps(range(count)))
-    assert [len(step) for _, step in made] == sizes
-    assert [number for _, step in made for number in step] == list(range(count))
-    assert [share for share, _ in made][-1:] == ([1.0] if count else [])
-
-
-async def test_steps_have_their_place_in_the_time_of_a_page() -> None:
-    """Q5: a step waits until its share of the time is over; one that is late, or of a job without a rate, waits for
+async def test_parts_have_their_place_in_the_time_of_a_page() -> None:
+    """Q5: a part waits until its share of the time is over; one that is late, or of a job without a rate, waits for
     nothing, so that the rate is kept."""
     clock = SteppingClock()
     pace = Pace(clock, clock.monotonic(), 10.0)
