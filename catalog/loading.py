@@ -28,23 +28,25 @@ from catalog.registry import Catalog
 
 ATTRIBUTE: Final = "DEFINITIONS"
 TABLE: Final = "definitions"
+CATALOG_VARIABLE: Final = "STREAMING_CATALOG"
 
 _MACHINERY: Final = Path(__file__).parent
 _EXAMPLE: Final = "catalog.examples.flights"
 _Found = tuple[list[Entry], list[Problem]]
 
 
-def load(source: str, *, namespace: str, policies: str = "") -> Catalog:
+def load(source: str, *, namespace: str, policies: str = "", named_by: str = CATALOG_VARIABLE) -> Catalog:
     """Read and check the catalog at `source`; blocks on the disk, and runs a module's code.
 
     `source` is a dotted module (also one in the current directory) whose `DEFINITIONS` is a sequence
     of `EventDefinition`; or a folder whose `*.toml` files, at any depth, hold `[[definitions]]`
     tables. (A folder with an `__init__.py` is a module.) In TOML, `payload` is a JSON Schema: an
     inline table, or the path of a JSON file relative to the TOML file. `policies` is the text of
-    `STREAMING_EVENT_POLICIES`. Raises `CatalogError` with every problem found, each with file, entry
-    and rule (rule D2).
+    `STREAMING_EVENT_POLICIES`, `named_by` what an error tells the reader to correct where there is
+    no such source. Raises `CatalogError` with every problem found, each with file, entry and rule
+    (rule D2).
     """
-    entries, problems = _read(source)
+    entries, problems = _read(source, named_by)
     overrides, unreadable = _read_policies(policies)
     problems += unreadable
     if not entries and not problems:
@@ -61,10 +63,10 @@ def load(source: str, *, namespace: str, policies: str = "") -> Catalog:
     )
 
 
-def _read(source: str) -> _Found:
+def _read(source: str, named_by: str) -> _Found:
     if not source:
-        return _refused("STREAMING_CATALOG", f"name a module or a folder; the example is {_EXAMPLE}")
-    return _read_folder(Path(source)) if _is_folder(source) else _read_module(source)
+        return _refused(named_by, f"name a module or a folder; the example is {_EXAMPLE}")
+    return _read_folder(Path(source), named_by) if _is_folder(source) else _read_module(source, named_by)
 
 
 def _is_folder(source: str) -> bool:
@@ -88,7 +90,7 @@ def _refused(source: str, message: str) -> _Found:
 # --- a module
 
 
-def _read_module(name: str) -> _Found:
+def _read_module(name: str, named_by: str) -> _Found:
     if name == "catalog":
         return _refused(name, f"this is the machinery, not a catalog; the example is {_EXAMPLE}")
     try:
@@ -98,9 +100,7 @@ def _read_module(name: str) -> _Found:
         return [], [replace(problem, file=problem.file or _blame(error, name)) for problem in error.problems]
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            return _refused(
-                name, "no such module or folder; check STREAMING_CATALOG and the current directory"
-            )
+            return _refused(name, f"no such module or folder; check {named_by} and the current directory")
         return _refused(_blame(error, name), f"the import failed: {error}")
     except Exception as error:  # noqa: BLE001 - a user's module may raise anything; it is reported
         return _refused(_blame(error, name), f"the import failed: {type(error).__name__}: {error}")
@@ -166,9 +166,9 @@ def _short(filename: str) -> str:
 # --- a folder
 
 
-def _read_folder(folder: Path) -> _Found:
+def _read_folder(folder: Path, named_by: str) -> _Found:
     if not folder.is_dir():
-        return _refused(str(folder), "no such folder; check STREAMING_CATALOG and the current directory")
+        return _refused(str(folder), f"no such folder; check {named_by} and the current directory")
     if folder.resolve() == _MACHINERY.resolve():
         return _refused(str(folder), f"this is the machinery, not a catalog; the example is {_EXAMPLE}")
     files = sorted(folder.rglob("*.toml"))

@@ -181,7 +181,7 @@ async def diff(self: Subcommand, *, other: str) -> Report:
     environment belong to neither and are left out.
     """
     loaded = self.application.catalog
-    return diff_report(loaded, load(other, namespace=loaded.namespace))
+    return diff_report(loaded, load(other, namespace=loaded.namespace, named_by="the argument OTHER"))
 
 
 def diff_report(before: Catalog, after: Catalog) -> Report:

@@ -92,6 +92,16 @@ def test_diff_and_export(tmp_path: Path) -> None:
     assert (exported.status, exported.document) == (0, json.loads(json.dumps(expected)))
 
 
+def test_diff_with_nothing_says_which_name_is_wrong(tmp_path: Path) -> None:
+    """D2, O2: where OTHER is no catalog, the error names that argument and not STREAMING_CATALOG, which is right."""
+    loaded = {"CATALOG": catalog_folder(tmp_path, SOUND)}
+    wrong = ("no_such_module", str(tmp_path / "no-such-folder"), "")
+    for answer in run_all(*(Call(("catalog", "diff", other), loaded) for other in wrong)):
+        assert (answer.status, answer.out) == (1, "")
+        assert "the argument OTHER" in answer.err
+        assert "STREAMING_CATALOG" not in answer.err
+
+
 def test_export_for_other_programs(tmp_path: Path) -> None:
     """`catalog export --format` writes an AsyncAPI document or lib-streaming's manifest, with the settings' own prefix,
     dialect and source (O2)."""
