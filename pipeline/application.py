@@ -39,7 +39,6 @@ __all__ = ["Application", "build"]
 _REFRESH_S = 60.0
 _ROUTED_AT_ONCE = 500
 """Records planned in one turn of the event loop before others have theirs, some 4 ms; a longer batch has one alone."""
-_LEARNING = "learning what is parked"
 
 
 class Application(Tenant):
@@ -79,10 +78,8 @@ class Application(Tenant):
         consumer, parts = self.app.batches, self._prepared
         if not consumer.begin(batch):
             return
-        if parts.parking.knows(batch.partition):
-            hold = parts.delivery.deliver(batch, lambda: consumer.finish(batch))
-        else:
-            hold = Hold(_LEARNING)
+        unknown = parts.parking.unknown(batch.partition)
+        hold = Hold(unknown) if unknown else parts.delivery.deliver(batch, lambda: consumer.finish(batch))
         if hold is not None:
             tp = TP(batch.topic, batch.partition)
             consumer.hold(tp, hold.cause, batch)

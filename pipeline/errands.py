@@ -20,7 +20,7 @@ from pipeline.detour import Detour
 from pipeline.kept import moved_on
 from pipeline.park import Choice, is_skew
 from pipeline.parking.backlog import Backlog
-from pipeline.parking.drain import OpenReader
+from pipeline.parking.learn import OpenReader
 from pipeline.parking.look import Look, look
 from pipeline.parking.parking import Parking
 from pipeline.parking.sweep import Chunk

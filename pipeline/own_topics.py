@@ -32,9 +32,8 @@ async def know_own_topics(settings: Settings, catalog: Catalog, own: Cluster, sp
     for spec in (specs.kept(topics.parked, count), specs.cursors(topics.parked_cursors, count)):
         found = await own.know(spec)
         if found != count:
-            raise MissingTopics(
-                [f"{spec.name}: has {found} partitions, staging has {count}: delete it while it is empty"]
-            )
+            what = f"{spec.name}: has {found} partitions, staging has {count}"
+            raise MissingTopics([f"{what}: `faust -A pipeline topics check` says what to do"])
     for spec in (specs.kept(topics.audit, count), *_redrive(topics, specs)):
         await own.know(spec)
     # What is there from earlier runs takes dead letters at once, also while the targets' cluster is down (C3).

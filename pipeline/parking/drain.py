@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -20,10 +19,10 @@ from pipeline.park import Choice, is_skew
 from pipeline.parking.backlog import Backlog, Partition, Stray
 from pipeline.parking.bounded import Bounded
 from pipeline.parking.breakers import Breakers
-from pipeline.parking.learn import ReaderLike
+from pipeline.parking.learn import OpenReader
 from pipeline.parking.sweep import Chunk, Deliver, Sweep
 
-__all__ = ["Drainer", "Moves", "OpenReader"]
+__all__ = ["Drainer", "Moves"]
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +33,6 @@ _PROBES = 4
 _PAUSE_S = 1.0
 _AGAIN_S = 5.0
 """After which a backlog is tried again whose target is well and which could not be drained all the same."""
-
-OpenReader = Callable[[], AbstractAsyncContextManager[ReaderLike]]
 
 
 class Moves(Protocol):

@@ -1,11 +1,15 @@
 """Learning what is parked from partitions that were just assigned: the last checkpoint, and what is behind it.
 
-Owns: reading both topics up to their ends. Must not know: what happens with what was learnt.
+Owns: reading both topics up to their ends, trying again, saying what is awaited. Must not know: what happens with what
+was learnt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,8 +18,13 @@ from pipeline.kafka.reader import Bounds, Place
 from pipeline.park import Checkpoint, Cursor, load_checkpoint, unpark
 from pipeline.staging import record_size
 
-__all__ = ["ReaderLike", "learn"]
+__all__ = ["LEARNING", "OpenReader", "ReaderLike", "learn", "learn_all"]
 
+log = logging.getLogger(__name__)
+
+LEARNING = "learning what is parked"
+"""Why a partition waits until that is known, or known to be out of reach."""
+_AGAIN_S = 1.0
 _FETCH_RECORDS = 2_000
 _FETCH_S = 0.5
 
@@ -44,8 +53,47 @@ class ReaderLike(Protocol):
         ...
 
 
+OpenReader = Callable[[], AbstractAsyncContextManager[ReaderLike]]
+
+
+async def learn_all(
+    open_reader: OpenReader, topics: OwnTopics, numbers: Collection[int]
+) -> AsyncIterator[tuple[Mapping[int, Checkpoint], str]]:
+    """The cursors of these partitions as they become known, until all are; beside them why the others are not: the
+    parked topics have no place for what staging has. Tries without limit."""
+    left, told = set(numbers), ""
+    while left:
+        try:
+            async with open_reader() as reader:
+                found = await learn(reader, topics, left)
+                lacking = await _lacking(reader, topics, left - found.keys())
+        except Exception as error:  # noqa: BLE001 -- whatever it is: without it nothing may be routed
+            log.warning("parking.not_learnt error=%r", error)
+        else:
+            left -= found.keys()
+            for number, checkpoint in found.items():
+                for name, cursor in checkpoint.cursors.items():
+                    log.info("parking.learnt partition=%d events=%d name=%r", number, cursor.records, name)
+            if lacking not in {told, LEARNING, ""}:
+                log.error("parking.no_place partitions=%s reason=%r", sorted(left), lacking)
+                told = lacking
+            yield found, lacking
+        if left:
+            await asyncio.sleep(_AGAIN_S)
+
+
+async def _lacking(reader: ReaderLike, topics: OwnTopics, numbers: Collection[int]) -> str:
+    """Which topic has to be mended before anything can be parked from these partitions; empty where there are none."""
+    for topic in (topics.parked, topics.parked_cursors) if numbers else ():
+        count = len(await reader.bounds(topic))
+        if count <= max(numbers):
+            what = f"has {count} partitions, fewer than staging" if count else "is missing"
+            return f"{topic} {what}: `faust -A pipeline topics check` says what to do"
+    return LEARNING if numbers else ""  # it was mended just now
+
+
 async def learn(reader: ReaderLike, topics: OwnTopics, numbers: Collection[int]) -> dict[int, Checkpoint]:
-    """For each of these partitions the cursors as they are now. Raises what the reader raises.
+    """For each of these partitions that both topics have, the cursors as they are now. Raises what the reader raises.
 
     Everything that an earlier owner of the partition was told is parked is counted: what it was not told was not
     committed either, and will be read from staging again.
@@ -55,12 +103,12 @@ async def learn(reader: ReaderLike, topics: OwnTopics, numbers: Collection[int])
     found = {
         number: Checkpoint(parked[number].first, {})
         for number in numbers
-        if number in parked  # a topic that is not there holds nothing
+        if number in parked and number in kept
     }
     last = {
         Place(topics.parked_cursors, number): kept[number].end - 1
         for number in found
-        if number in kept and kept[number].end > kept[number].first
+        if kept[number].end > kept[number].first
     }
     async for place, records in _read_to(reader, last, {place: at + 1 for place, at in last.items()}):
         checkpoint = load_checkpoint(records[-1].value)

@@ -21,8 +21,8 @@ from pipeline.meter import Meter
 from pipeline.park import Diverted, ParkedState, is_skew
 from pipeline.parking.backlog import Backlog, Partition, Stray
 from pipeline.parking.breakers import Breakers, TargetState
-from pipeline.parking.drain import Drainer, Moves, OpenReader
-from pipeline.parking.learn import learn
+from pipeline.parking.drain import Drainer, Moves
+from pipeline.parking.learn import LEARNING, OpenReader, learn_all
 from pipeline.parking.store import Store, Trim
 from pipeline.parking.watch import Watch
 from pipeline.settings import Settings
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 _TICK_S, _IDLE_TICK_S = 0.1, 0.5
 _SAVE_S = 1.0
-_LEARN_AGAIN_S = 1.0
 _OWN_S = 1.0
 
 
@@ -74,6 +73,8 @@ class Parking:
         self._next_save = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._learning: asyncio.Task[None] | None = None
+        self._lacking = LEARNING
+        """Why partitions that are ours are not known."""
 
     def connect(self, detour: Moves) -> None:
         """Say who moves events between lanes and here."""
@@ -127,19 +128,22 @@ class Parking:
         """Begin to watch, drain and note."""
         self._run(self._tick_on(), "stagepost-parking")
 
-    def knows(self, number: int) -> bool:
-        """Whether it is known what is parked from a staging partition; it must not be routed before."""
-        return number in self.partitions
+    def unknown(self, number: int) -> str:
+        """Why it is not known what is parked from a staging partition, which must not be routed before; empty once it
+        is."""
+        return "" if number in self.partitions else self._lacking
 
     def when(self, number: int, then: Callable[[], None]) -> None:
-        """Call `then` once a partition is known and not full; never, where it is lost before."""
+        """Call `then` once a partition is known and not full, or unknown for another reason; never, where it is lost
+        before."""
         self._waiting.append((number, then))
 
     def assigned(self, numbers: Collection[int]) -> None:
         """These staging partitions are ours from now on: learn what is parked of them."""
         if self._learning is not None:
             self._learning.cancel()
-        self._learning = self._run(self._learn(set(numbers)), "stagepost-learn") if numbers else None
+        self._lacking = LEARNING
+        self._learning = self._run(self._learn(numbers), "stagepost-learn") if numbers else None
 
     def stop(self) -> None:
         """The partitions are about to be given away: drain nothing more; what waits in rooms is parked."""
@@ -220,7 +224,7 @@ class Parking:
         self.drainer.tick(now)
         waiting, self._waiting = self._waiting, []
         for number, then in waiting:
-            if self.knows(number) and not self.full(number):
+            if number in self.partitions and not self.full(number):
                 then()
             else:
                 self._waiting.append((number, then))
@@ -274,22 +278,19 @@ class Parking:
         for stray in strays:
             self._store.park(self.partitions[backlog.partition], backlog, stray)
 
-    async def _learn(self, numbers: set[int]) -> None:
-        while True:
-            try:
-                async with self._open_reader() as reader:
-                    found = await learn(reader, self._topics, numbers)
-                break
-            except Exception as error:  # noqa: BLE001 -- whatever it is: without it nothing may be routed
-                log.warning("parking.not_learnt error=%r", error)
-                await asyncio.sleep(_LEARN_AGAIN_S)
+    async def _learn(self, numbers: Collection[int]) -> None:
         parks_unknown = self._settings.unknown_definition == "park"
-        for number, checkpoint in found.items():
-            partition = self.partitions[number] = Partition(number, checkpoint, parks_unknown=parks_unknown)
-            for backlog in partition:
-                log.info(
-                    "parking.learnt partition=%d events=%d name=%r", number, backlog.records, backlog.name
-                )
+        async for found, lacking in learn_all(self._open_reader, self._topics, numbers):
+            for number, checkpoint in found.items():
+                self.partitions[number] = Partition(number, checkpoint, parks_unknown=parks_unknown)
+            if lacking and lacking != self._lacking:
+                self._lacking = lacking
+                waiting, self._waiting = self._waiting, []
+                for number, then in waiting:
+                    if number in self.partitions:
+                        self._waiting.append((number, then))
+                    else:
+                        then()
 
     def _run(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name=name)
