@@ -57,10 +57,13 @@ class Direct:
     async def topic(self, selection: Selection, cursor: str | None, limit: int) -> Any:
         """Failures by kind, and a page of letters."""
         page = await self._found.letters(selection, cursor, limit)
+        groups = await self._found.groups(selection)
         return {
             "topic": selection.topic,
             "conditions": selection.as_text(),
-            "groups": to_jsonable_python(await self._found.groups(selection)),
+            "count": groups.count,
+            "kinds": groups.kinds,
+            "groups": to_jsonable_python(groups.largest),
             "letters": to_jsonable_python(page.letters),
             "cursor": page.cursor,
         }

@@ -193,7 +193,9 @@ def _groups(found: Document) -> str:
         for one in found["groups"]
     ]
     headers = ("COUNT", "TOPIC", "FINGERPRINT", "CLASS", "MESSAGE", "DEFINITION", "TENANTS", "FIRST", "LAST")
-    return table(headers, rows)
+    shown, kinds = len(rows), found["kinds"]
+    cut = f"\n\n{shown:,} of {kinds:,} kinds shown, those with most" if shown < kinds else ""
+    return f"{table(headers, rows)}{cut}"
 
 
 def _cut(message: str) -> str:

@@ -36,7 +36,8 @@ _SPANS_OF_COUNTED = Condition(
 
 
 def groups_of(selection: Selection, limit: int, *, few_owners: bool) -> Condition:
-    """A row for each of the largest groups, and behind it how many letters, from when to when, all have."""
+    """A row for each of the largest groups, and behind it how many letters all have, how many groups there are, from
+    when to when."""
     is_whole = letters_of(selection).sql == "true"
     by_range = selection.partition is None and (is_whole or few_owners)  # no index has ranges of a partition
     counted = _totals(selection) if is_whole else _counted(selection, with_times=not by_range)
@@ -48,10 +49,11 @@ def groups_of(selection: Selection, limit: int, *, few_owners: bool) -> Conditio
             ) AS place FROM counted c JOIN kind k ON k.id = c.kind),
         span AS MATERIALIZED ({spans.sql})
         SELECT t.name, f.fingerprint, f.class, f.message, f.definition, f.schema_version, f.disposition,
-            r.count, r.tenants, r.tenant_count, s.first_at, s.last_at, r.total,
+            r.count, r.tenants, r.tenant_count, s.first_at, s.last_at, r.total, r.kinds,
             (SELECT min(first_at) FROM span), (SELECT max(last_at) FROM span)
         FROM (SELECT failure, sum(count) AS count, count(*) AS tenant_count,
-                json_group_array(tenant) FILTER (WHERE place <= 10) AS tenants, sum(sum(count)) OVER () AS total
+                json_group_array(tenant) FILTER (WHERE place <= 10) AS tenants, sum(sum(count)) OVER () AS total,
+                count(*) OVER () AS kinds
             FROM ranked GROUP BY failure ORDER BY sum(count) DESC LIMIT ?
         ) r JOIN span s ON s.failure = r.failure JOIN failure f ON f.id = r.failure JOIN topic t ON t.id = f.topic
         ORDER BY r.count DESC, t.name, f.fingerprint""",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pipeline.redrive.job import Job, JobKind
-from pipeline.redrive.model import FullRecord, Group, LetterPage, Overview, Preview
+from pipeline.redrive.model import FullRecord, Groups, LetterPage, Overview, Preview
 from pipeline.redrive.selection import Selection
 
 __all__ = ["DeadLetters"]
@@ -24,8 +24,8 @@ class DeadLetters(Protocol):
         """Counts by topic and class."""
         ...
 
-    async def groups(self, selection: Selection) -> Sequence[Group]:
-        """The failures selected, by kind, those with most first; at most a thousand."""
+    async def groups(self, selection: Selection) -> Groups:
+        """The failures selected, by kind; the thousand with most are told."""
         ...
 
     async def letters(self, selection: Selection, cursor: str | None = None, limit: int = 50) -> LetterPage:

@@ -115,6 +115,15 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Groups:
+    """Failures by kind: how many letters and kinds there are in all, and the kinds with most letters, those first."""
+
+    count: int
+    kinds: int
+    largest: Sequence[Group]
+
+
+@dataclass(frozen=True, slots=True)
 class TopicSummary:
     """The dead letters of one topic. `by_class` counts the open ones; so do `oldest_at` and `newest_at`."""
 
@@ -167,11 +176,12 @@ class Bar:
 @dataclass(frozen=True, slots=True)
 class Preview:
     """What a job with this selection would meet now. `too_often`: redriven `MAX_REDRIVES` times already, and so
-    not again; `groups` are the largest; `histogram` is when they failed, in bars of equal width."""
+    not again; `groups` are the largest of `kinds`; `histogram` is when they failed, in bars of equal width."""
 
     selection: Selection
     count: int
     too_often: int
+    kinds: int
     groups: Sequence[Group]
     oldest_at: float | None
     newest_at: float | None

@@ -29,7 +29,7 @@ from pipeline.redrive.conditions import (
     states_of,
 )
 from pipeline.redrive.counting import bars_of, groups_of, owners_of, too_often, topics_since
-from pipeline.redrive.model import Bar, Coordinates, Group, Letter, LetterPage, Preview, TopicSummary
+from pipeline.redrive.model import Bar, Coordinates, Group, Groups, Letter, LetterPage, Preview, TopicSummary
 from pipeline.redrive.schema import STATES
 from pipeline.redrive.selection import LetterState, Selection, WrongSelection
 from pipeline.redrive.store import topic_number
@@ -75,10 +75,12 @@ class Queries:
             by_topic.setdefault(row[0], []).append(row)
         return sorted((_summary(name, of) for name, of in by_topic.items()), key=lambda s: (-s.open, s.topic))
 
-    def groups(self, selection: Selection, limit: int = _MAX_GROUPS) -> list[Group]:
-        """The failures selected by kind, those with most letters first."""
+    def groups(self, selection: Selection, limit: int = _MAX_GROUPS) -> Groups:
+        """The failures selected by kind, of which at most `limit` are told."""
         few = self._has_few_owners(selection)
-        return [_group(row) for row in self._answer(groups_of(selection, limit, few_owners=few))]
+        rows = self._answer(groups_of(selection, limit, few_owners=few))
+        count, kinds = rows[0][-4:-2] if rows else (0, 0)
+        return Groups(count, kinds, [_group(row) for row in rows])
 
     def letters(self, selection: Selection, cursor: str | None, limit: int) -> LetterPage:
         """A page of the letters selected, newest first. Raises `WrongSelection`."""
@@ -100,7 +102,7 @@ class Queries:
         """How many letters a job would meet, of which kinds, and when they failed."""
         few = self._has_few_owners(selection)
         rows = self._answer(groups_of(selection, _PREVIEW_GROUPS, few_owners=few))
-        count, oldest, newest = rows[0][-3:] if rows else (0, None, None)
+        count, kinds, oldest, newest = rows[0][-4:] if rows else (0, 0, None, None)
         ((held_back,),) = self._answer(too_often(selection, max_redrives))
         bars: list[Bar] = []
         if rows:
@@ -109,7 +111,8 @@ class Queries:
             bars = [
                 Bar(*ends, count) for ends, (count,) in zip(itertools.pairwise(edges), counts, strict=True)
             ]
-        return Preview(selection, count, held_back, [_group(row) for row in rows], oldest, newest, bars)
+        groups = [_group(row) for row in rows]
+        return Preview(selection, count, held_back, kinds, groups, oldest, newest, bars)
 
     def in_staged_order(self, selection: Selection, after: Coordinates | None, limit: int) -> list[Letter]:
         """The next letters selected, in the order in which they were staged; `after`: behind that one.

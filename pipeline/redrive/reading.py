@@ -6,7 +6,6 @@ Owns: asking the index in a thread, one reader of records. Must not know: jobs, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from pipeline.clock import Clock
 from pipeline.dlq import PAYLOAD_OMITTED
@@ -16,7 +15,7 @@ from pipeline.redrive.index import Index
 from pipeline.redrive.model import (
     Coordinates,
     FullRecord,
-    Group,
+    Groups,
     LetterGone,
     LetterPage,
     NoSuchLetter,
@@ -65,7 +64,7 @@ class Reading:
         topics = await asyncio.to_thread(self._index.queries.topics, self._clock.time())
         return Overview(topics, self._index.behind)
 
-    async def groups(self, selection: Selection) -> Sequence[Group]:
+    async def groups(self, selection: Selection) -> Groups:
         """The failures selected, by kind."""
         selection.check()
         return await asyncio.to_thread(self._index.queries.groups, selection)

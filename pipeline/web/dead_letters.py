@@ -61,19 +61,19 @@ class Topics(BaseModel):
 
 
 class TopicPage(BaseModel):
-    """One topic: its failures by kind, and a page of its letters, newest first; as far as the conditions hold."""
+    """One topic: its failures by kind, and a page of its letters, newest first; as far as the conditions hold.
+
+    `count` letters of so many `kinds`; `groups` are the kinds with most, at most a thousand.
+    """
 
     topic: str
     conditions: dict[str, str]
     """As they were understood; `state` is `any` where every state counts."""
+    count: int
+    kinds: int
     groups: list[Group]
     letters: list[Letter]
     cursor: str | None
-
-    @property
-    def count(self) -> int:
-        """How many letters are selected."""
-        return sum(group.count for group in self.groups)
 
     @property
     def query(self) -> str:
@@ -140,10 +140,13 @@ async def topic(call: Call) -> Answer:
     letters: DeadLetters = call.application.dead_letters
     selection = selection_of(asked, name)
     page = await answered(letters.letters(selection, asked.cursor or None, asked.limit))
+    groups = await answered(letters.groups(selection))
     found = TopicPage(
         topic=name,
         conditions=selection.as_text(),
-        groups=list(await answered(letters.groups(selection))),
+        count=groups.count,
+        kinds=groups.kinds,
+        groups=list(groups.largest),
         letters=list(page.letters),
         cursor=page.cursor,
     )

@@ -35,11 +35,13 @@ class Order(Selected):
 
 
 class PreviewPage(BaseModel):
-    """What a job would meet now. `too_often`: redriven as often as MAX_REDRIVES allows, and so left alone."""
+    """What a job would meet now. `too_often`: redriven as often as MAX_REDRIVES allows, and so left alone;
+    `groups`: the largest of so many `kinds`."""
 
     conditions: dict[str, str]
     count: int
     too_often: int
+    kinds: int
     groups: list[Group]
     oldest_at: float | None
     newest_at: float | None
@@ -95,6 +97,7 @@ async def preview(call: Call) -> Answer:
         conditions=selection.as_text(),
         count=found.count,
         too_often=found.too_often,
+        kinds=found.kinds,
         groups=list(found.groups),
         oldest_at=found.oldest_at,
         newest_at=found.newest_at,

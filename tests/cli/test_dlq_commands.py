@@ -89,7 +89,13 @@ def test_what_is_cut_is_seen_to_be_cut() -> None:
         "last_at": 0.0,
     }
     shown = preview_text(
-        {"histogram": [], "groups": [group, {**group, "message": "y" * 60}], "count": 2, "too_often": 0}
+        {
+            "histogram": [],
+            "groups": [group, {**group, "message": "y" * 60}],
+            "count": 2,
+            "too_often": 0,
+            "kinds": 2,
+        }
     )
     assert f" {'x' * 59}…  a " in shown
     assert f" {'y' * 60}  a " in shown

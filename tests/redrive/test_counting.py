@@ -129,7 +129,7 @@ def _counts(group: Group) -> Counts:
 
 
 def _check_preview(preview: Preview, meant: list[Plain], groups: list[Counts]) -> None:
-    assert preview.count == len(meant)
+    assert (preview.count, preview.kinds) == (len(meant), len(groups))
     assert preview.too_often == sum(letter.redrives >= _MAX_REDRIVES for letter in meant)
     assert [group.count for group in preview.groups] == sorted((one[4] for one in groups), reverse=True)[:20]
     assert {_counts(group) for group in preview.groups} <= set(groups)
@@ -148,7 +148,9 @@ def _check(queries: Queries, letters: list[Plain], chance: random.Random) -> Non
     for selection in (Selection(), Selection(state=None), *_selections(chance, letters, 50)):
         meant = [letter for letter in letters if _is_meant(letter, selection)]
         groups = _plain_groups(meant)
-        assert sorted(map(_counts, queries.groups(selection))) == groups, selection
+        found = queries.groups(selection)
+        assert sorted(map(_counts, found.largest)) == groups, selection
+        assert (found.count, found.kinds) == (len(meant), len(groups)), selection
         _check_preview(queries.preview(selection, _MAX_REDRIVES), meant, groups)
     now = _BEGAN + 310.0  # five minutes after half of them
     topics = queries.topics(now)

@@ -109,14 +109,27 @@ def test_groups_are_failures_of_one_kind(bench: Bench) -> None:
     bench.take_in([entry(n, tenant=tenant) for n, tenant in enumerate(tenants)] + [entry(30, tenant="t0")])
     bench.take_in([entry(n, fingerprint="a" * 16, message="other", tenant="") for n in range(40, 45)])
     bench.take_in([], [ending(30), ending(44)])
-    first, second = bench.queries.groups(Selection())
+    first, second = bench.queries.groups(Selection()).largest
     assert (first.count, first.tenant_count, len(first.tenants)) == (30, 12, 10)
     assert first.tenants[:3] == ("t0", "t1", "t2")
     assert (first.first_at, first.last_at) == (1_767_323_000.0, 1_767_323_029.0)
     assert (second.count, second.message, second.tenants) == (4, "other", ("",))
     assert second.last_at == 1_767_323_043.0
-    (other,) = bench.queries.groups(Selection(state=LetterState.REDRIVEN, fingerprint="a" * 16))
+    (other,) = bench.queries.groups(Selection(state=LetterState.REDRIVEN, fingerprint="a" * 16)).largest
     assert (other.count, other.first_at) == (1, 1_767_323_044.0)
+
+
+def test_a_list_of_kinds_that_ends_early_says_so(bench: Bench) -> None:
+    """O1: of more than a thousand kinds those with most letters are listed; how many kinds there are, and how many
+    letters all have, is told of all of them."""
+    bench.take_in([entry(n, fingerprint=f"{n % 1_003:016x}") for n in range(1_503)])
+    found = bench.queries.groups(Selection())
+    assert (found.count, found.kinds, len(found.largest)) == (1_503, 1_003, 1_000)
+    assert [group.count for group in found.largest] == [2] * 500 + [1] * 500
+    preview = bench.queries.preview(Selection(), 3)
+    assert (preview.count, preview.kinds, len(preview.groups)) == (1_503, 1_003, 20)
+    nothing = bench.queries.groups(Selection(tenant="nobody"))
+    assert (nothing.count, nothing.kinds, nothing.largest) == (0, 0, [])
 
 
 def _random_letters(count: int) -> list[dict[str, object]]:
@@ -200,7 +213,7 @@ def test_every_combination_of_conditions(bench: Bench) -> None:
         places = [(one.topic, one.partition, one.offset) for one in found]
         assert (set(places), len(places)) == (meant, len(meant)), selection
         assert [one.failed_at for one in found] == sorted((one.failed_at for one in found), reverse=True)
-        assert sum(group.count for group in bench.queries.groups(selection)) == len(meant), selection
+        assert bench.queries.groups(selection).count == len(meant), selection
         preview = bench.queries.preview(selection, 3)
         assert preview.count == len(meant), selection
         assert sum(bar.count for bar in preview.histogram) == len(meant), selection
