@@ -1,4 +1,4 @@
-"""The index of dead letters of one worker, kept up to date from its two topics.
+"""The index of dead letters of one worker, kept up to date from its two topics and from where dead letters begin.
 
 Owns: who writes the store, and in which thread. Must not know: what is asked of it (`queries.py`).
 """
@@ -14,6 +14,7 @@ from catalog import OwnTopics
 from pipeline.kafka.connection import Connection
 from pipeline.kafka.reader import Bounds, Place
 from pipeline.redrive.follow import Fetched, Follower
+from pipeline.redrive.forget import Forgetter
 from pipeline.redrive.queries import Queries
 from pipeline.redrive.store import Store
 
@@ -35,6 +36,7 @@ class Index:
         self._follower = Follower(
             connection, (topics.dlq_index, topics.dlq_state), self._begin, self._take_in, _REST_S
         )
+        self._forgetter = Forgetter(connection, self._store, self._follower.caught_up)
 
     @property
     def behind(self) -> int:
@@ -44,13 +46,17 @@ class Index:
     async def start(self) -> None:
         """Begin to read. Does not wait."""
         await self._follower.start()
+        await self._forgetter.start()
 
     async def caught_up(self) -> None:
-        """Wait until everything that is on the topics now is in the index."""
+        """Wait until everything that is on the topics now is in the index, and, after `start`, until what the topics
+        of dead letters have deleted is not, as far as Kafka could be asked."""
         await self._follower.caught_up()
+        await self._forgetter.looked()
 
     async def close(self) -> None:
         """Stop reading, close the files. Idempotent."""
+        await self._forgetter.close()
         await self._follower.close()
         # In a thread: what was under way when reading was cancelled is still under way.
         await asyncio.to_thread(self.queries.close)

@@ -35,7 +35,7 @@ class NoSuchLetter(StagepostError):
         self.coordinates = (topic, partition, offset)
         super().__init__(
             f"no dead letter is known at {topic}/{partition}/{offset}: look for it with `dlq list`; one that "
-            "another program wrote is known after `dlq scan`"
+            "another program wrote is known after `dlq scan`, one that its topic has deleted no more"
         )
 
 

@@ -40,6 +40,8 @@ MAX_PAGE = 1_000
 _MAX_GROUPS = 1_000
 _FEW_KINDS = 100
 _FEW_OWNERS = 1_000
+_LISTS = 64
+"""How many lists that go on are kept: one for each job that is led here, and some more."""
 _RATE_S = 300.0
 _PREVIEW_GROUPS = 20
 _BARS = 24
@@ -59,6 +61,8 @@ class Queries:
         self._path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._last: dict[Coordinates, Letter] = {}
+        """The last letters of some lists in staged order: behind them a list goes on, also once they are forgotten."""
 
     def close(self) -> None:
         """Close the file; the next question opens it again. Idempotent."""
@@ -118,7 +122,8 @@ class Queries:
         """The next letters selected, in the order in which they were staged; `after`: behind that one.
 
         Per topic, so that the events of a key keep their order; the topics one after the other. Costs the same
-        however far into the selection it is.
+        however far into the selection it is. Behind a letter that is not known, and did not end one of the lists that
+        were given here lately, it begins anew.
         """
         wanted = selected(selection)
         if after is not None:
@@ -128,11 +133,18 @@ class Queries:
             ORDER BY l.topic, l.source_partition, l.source_offset, l.partition, l.offset LIMIT ?""",
             (*wanted.parameters, limit),
         )
-        return [_letter(row) for row in rows]
+        letters = [_letter(row) for row in rows]
+        if letters:
+            self._remember(letters[-1])
+        return letters
 
     def ended_by(self, job_id: str) -> int:
-        """How many letters a job has ended."""
-        ((count,),) = self._all("SELECT count(*) FROM ending WHERE job = ?", (job_id,))
+        """How many letters a job has ended, those that have been forgotten since among them."""
+        ((count,),) = self._all(
+            """SELECT (SELECT count(*) FROM ending WHERE job = ?1)
+            + coalesce((SELECT count FROM ended WHERE job = ?1), 0)""",
+            (job_id,),
+        )
         return int(count)
 
     def known_offsets(self, topic: str, partition: int, first: int, last: int) -> set[int]:
@@ -148,15 +160,21 @@ class Queries:
     def _behind(self, place: Coordinates, *, one_topic: bool) -> Condition:
         """Behind a letter in the order of staging; true where it is not known. As values and not as a subquery, and
         without the topic where that is given: else SQLite reads all letters before it again."""
-        columns = ["topic", "source_partition", "source_offset", "partition", "offset"][one_topic:]
-        rows = self._all(
-            f"SELECT {', '.join(columns)} FROM letter WHERE topic = ? AND partition = ? AND offset = ?",
-            (topic_number(place.topic), place.partition, place.offset),
-        )
-        if not rows:
+        letter = self._last.get(place) or self.letter(place)
+        if letter is None:
             return Condition("true")
+        columns = ("topic", "source_partition", "source_offset", "partition", "offset")[one_topic:]
+        values = (topic_number(place.topic), letter.source_partition, letter.source_offset, *place[1:])[
+            one_topic:
+        ]
         names, marks = ", ".join(f"l.{name}" for name in columns), ", ".join("?" * len(columns))
-        return Condition(f"({names}) > ({marks})", rows[0])
+        return Condition(f"({names}) > ({marks})", values)
+
+    def _remember(self, letter: Letter) -> None:
+        with self._lock:
+            self._last[Coordinates(letter.topic, letter.partition, letter.offset)] = letter
+            if len(self._last) > _LISTS:
+                del self._last[next(iter(self._last))]
 
     def _has_few_owners(self, selection: Selection) -> bool:
         ((owners,),) = self._answer(owners_of(selection, _FEW_OWNERS + 1))

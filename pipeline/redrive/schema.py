@@ -10,11 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["ENDINGS", "INCOMING", "LETTERS", "STATES", "TABLES", "VERSION", "Taking"]
+__all__ = [
+    "ENDINGS",
+    "FORGET",
+    "INCOMING",
+    "KNOWN_TOPICS",
+    "LETTERS",
+    "STATES",
+    "TABLES",
+    "VERSION",
+    "Taking",
+]
 
 STATES = ("open", "redriven", "discarded")
 """What the numbers in the column `state` stand for."""
-VERSION = 2
+VERSION = 3
 """Of these tables; another one in a file means that the file is thrown away."""
 
 TABLES = """
@@ -52,6 +62,8 @@ CREATE TABLE ending (
     topic INTEGER, partition INTEGER, offset INTEGER, state INTEGER NOT NULL, at REAL NOT NULL, by TEXT NOT NULL,
     job TEXT NOT NULL, PRIMARY KEY (topic, partition, offset)
 ) WITHOUT ROWID;
+-- How many of those of a job have been forgotten since.
+CREATE TABLE ended (job TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER counted AFTER INSERT ON letter BEGIN
     UPDATE kind SET open = open + (new.state = 0), redriven = redriven + (new.state = 1),
         discarded = discarded + (new.state = 2)
@@ -62,6 +74,16 @@ CREATE TRIGGER recounted AFTER UPDATE OF state ON letter WHEN old.state <> new.s
         redriven = redriven + (new.state = 1) - (old.state = 1),
         discarded = discarded + (new.state = 2) - (old.state = 2)
     WHERE id = new.kind;
+END;
+CREATE TRIGGER forgotten AFTER DELETE ON letter BEGIN
+    UPDATE kind SET open = open - (old.state = 0), redriven = redriven - (old.state = 1),
+        discarded = discarded - (old.state = 2)
+    WHERE id = old.kind;
+    DELETE FROM kind WHERE id = old.kind AND open + redriven + discarded = 0;
+    DELETE FROM failure WHERE id = old.failure AND NOT EXISTS (SELECT 1 FROM kind WHERE failure = old.failure);
+END;
+CREATE TRIGGER forgotten_ending AFTER DELETE ON ending BEGIN
+    INSERT INTO ended VALUES (old.job, 1) ON CONFLICT (job) DO UPDATE SET count = count + 1;
 END;
 """
 INCOMING = """
@@ -154,3 +176,18 @@ ENDINGS = Taking(
         "DELETE FROM incoming_ending",
     ),
 )
+KNOWN_TOPICS = """
+SELECT name FROM topic
+WHERE EXISTS (SELECT 1 FROM letter WHERE topic = topic.id) OR EXISTS (SELECT 1 FROM ending WHERE topic = topic.id)
+ORDER BY name
+"""
+FORGET = tuple(
+    f"""DELETE FROM {table} WHERE topic = :topic AND partition = :partition AND offset <= (
+        SELECT max(offset) FROM (
+            SELECT offset FROM {table} WHERE topic = :topic AND partition = :partition AND offset < :first
+            ORDER BY offset LIMIT :limit
+        )
+    )"""
+    for table in ("letter", "ending")
+)
+"""Forgets what lies before an offset. The letter first: an ending that goes before it would not count it as ended."""

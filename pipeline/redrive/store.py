@@ -19,7 +19,16 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.redrive.schema import ENDINGS, INCOMING, LETTERS, TABLES, VERSION, Taking
+from pipeline.redrive.schema import (
+    ENDINGS,
+    FORGET,
+    INCOMING,
+    KNOWN_TOPICS,
+    LETTERS,
+    TABLES,
+    VERSION,
+    Taking,
+)
 
 __all__ = ["Store", "topic_number"]
 
@@ -70,6 +79,26 @@ class Store:
                 [(topic, partition, offset) for (topic, partition), offset in read_up_to.items()],
             )
         return spoilt
+
+    def topics(self) -> list[str]:
+        """The topics of which something is known."""
+        with self._lock:
+            return [name for (name,) in self._connection.execute(KNOWN_TOPICS)]
+
+    def forget(self, firsts: Mapping[tuple[str, int], int], limit: int) -> int:
+        """Forget the letters that lie before the first offset of their topic and partition, and what became of them,
+        at most `limit` records, the oldest first. Out: how many; fewer than `limit` where nothing is left of them."""
+        left = limit
+        with self._lock, self._transaction():
+            for (topic, partition), first in firsts.items():
+                for statement in FORGET:
+                    left -= self._connection.execute(
+                        statement,
+                        {"topic": topic_number(topic), "partition": partition, "first": first, "limit": left},
+                    ).rowcount
+                if not left:
+                    break
+        return limit - left
 
     def begin_anew(self) -> None:
         """Throw everything away: what was taken in is not what is on the topics now."""

@@ -18,6 +18,7 @@ from pipeline.errors import StagerClosed
 from pipeline.kafka import client as client_module
 from pipeline.kafka import connection as connection_module
 from pipeline.kafka import exchange as exchange_module
+from pipeline.kafka.firsts import first_offsets
 from pipeline.kafka.lane import Lane
 from pipeline.kafka.producer import Producer, ProducerOptions
 from pipeline.kafka.topics import TopicSpec, create
@@ -314,6 +315,7 @@ async def test_asking_for_a_topic_does_not_make_one(frail: Cluster) -> None:
             with pytest.raises(kafka_errors.UnknownTopicOrPartitionError):
                 await producer.partitions("absent")
         await put(producer, "absent.too", b"x", patience_s=0.5).wait()
+    assert await first_offsets(connection(frail.bootstrap), ["absent.as.well"]) == {}
     other_client = confluent_kafka.Producer({"bootstrap.servers": frail.bootstrap})
     await asyncio.to_thread(other_client.list_topics, "present", timeout=10)
     await eventually(
@@ -321,3 +323,4 @@ async def test_asking_for_a_topic_does_not_make_one(frail: Cluster) -> None:
     )
     assert partition_count(frail.bootstrap, "absent") == 0
     assert partition_count(frail.bootstrap, "absent.too") == 0
+    assert partition_count(frail.bootstrap, "absent.as.well") == 0

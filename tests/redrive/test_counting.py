@@ -166,19 +166,30 @@ def _check(queries: Queries, letters: list[Plain], chance: random.Random) -> Non
         assert topic.per_minute * 5 == pytest.approx(sum(letter.failed_at > _BEGAN + 10.0 for letter in of))
 
 
+def _forget(store: Store, firsts: dict[tuple[str, int], int]) -> None:
+    while store.forget(firsts, 7) == 7:
+        pass
+
+
+def _still_there(letters: list[Plain], firsts: dict[tuple[str, int], int]) -> list[Plain]:
+    return [one for one in letters if one.offset >= firsts[one.topic, one.partition]]
+
+
 @pytest.mark.parametrize("few_owners", [0, 1_000])
 @pytest.mark.parametrize("seed", range(2))
 def test_counts_are_those_of_a_plain_look_at_every_letter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, few_owners: int
 ) -> None:
     """O1: whichever conditions are combined, groups with their tenants and times, previews with their histogram and
-    topics say what a look at each letter says: while letters come, when their states change and change again, and
-    from an index that is read anew in another order."""
+    topics say what a look at each letter says: while letters come, when their states change and change again, when the
+    oldest are deleted from their topics, and from an index that is read anew, with what was deleted, in another order.
+    """
     monkeypatch.setattr(questions, "_FEW_OWNERS", few_owners)
     chance = random.Random(seed)
     letters = _letters(chance, 600)
     store = Store(tmp_path, "shop")
     queries = Queries(store.path)
+    firsts = {(topic, partition): 0 for topic in ("a.dlq", "b.dlq") for partition in range(3)}
     for upto in (250, 600, 600, 600):
         ended = [
             replace(letter, state=chance.choice(list(LetterState)))
@@ -188,7 +199,11 @@ def test_counts_are_those_of_a_plain_look_at_every_letter(
         states = {(letter.topic, letter.partition, letter.offset): letter for letter in ended}
         letters = [states.get((one.topic, one.partition, one.offset), one) for one in letters]
         store.take_in([one.entry() for one in letters[:upto]], [one.ending() for one in ended], {})
-        _check(queries, letters[:upto], chance)
+        _forget(store, firsts)
+        _check(queries, _still_there(letters[:upto], firsts), chance)
+        firsts = {place: first + chance.randrange(40) for place, first in firsts.items()}
+        _forget(store, firsts)
+        _check(queries, _still_there(letters[:upto], firsts), chance)
 
     queries.close()
     store.begin_anew()
@@ -198,5 +213,10 @@ def test_counts_are_those_of_a_plain_look_at_every_letter(
         store.take_in([letter for letter, _ in records[first : first + 100]], [], {})
     store.take_in([], [state for _, state in records], {})
     _check(queries, letters, chance)
+    _forget(store, firsts)
+    _check(queries, _still_there(letters, firsts), chance)
+    firsts |= {(topic, partition): 1_000 for topic, partition in firsts if topic == "b.dlq"}
+    _forget(store, firsts)
+    _check(queries, _still_there(letters, firsts), chance)
     queries.close()
     store.close()

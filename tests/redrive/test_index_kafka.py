@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from catalog import OwnTopics
 from devtools.kafka import Brokers
 from pipeline.clock import SYSTEM_CLOCK
 from pipeline.kafka.connection import Connection
+from pipeline.redrive import forget
 from pipeline.redrive.index import Index
 from pipeline.redrive.model import Coordinates
 from pipeline.redrive.records import Records
 from pipeline.redrive.selection import Selection
 from pipeline.redrive.store import Store
-from tests.kafka_client import OutRecord, create_topic, produce
+from tests.kafka_client import OutRecord, create_topic, partition_count, produce, wait_until
 from tests.redrive.letters import ending, entry, offsets
 
 pytestmark = pytest.mark.kafka
@@ -76,6 +80,128 @@ async def test_an_index_of_topics_that_are_gone(kafka: Brokers, namespace: str, 
     store.close()
     async with _running(kafka.bootstrap, namespace, tmp_path) as index:
         assert _open(index) == [1]
+
+
+def _delete_records(bootstrap: str, topic: str, *befores: int) -> None:
+    """Delete what stands before an offset, of each partition from 0 on."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    places = [TopicPartition(topic, partition, before) for partition, before in enumerate(befores)]
+    for future in admin.delete_records(places).values():
+        future.result(30)
+
+
+def _delete_topic(bootstrap: str, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.delete_topics([topic]).values():
+        future.result(30)
+    wait_until(lambda: partition_count(bootstrap, topic) == 0, 30, "the topic to be gone")
+
+
+async def _until(index: Index, wanted: dict[str, int]) -> None:
+    """Wait until so many are open on each topic, by counts, groups and list alike."""
+    async with asyncio.timeout(30):
+        while {one.topic: one.open for one in index.queries.topics(0.0)} != wanted:  # noqa: ASYNC110 -- a thread does it
+            await asyncio.sleep(0.02)
+    by_topic: Counter[str] = Counter()
+    for group in index.queries.groups(Selection()).largest:
+        by_topic[group.topic] += group.count
+    assert by_topic == wanted
+    assert Counter(one.topic for one in index.queries.letters(Selection(), None, 100).letters) == wanted
+
+
+async def test_what_its_topic_has_deleted_is_forgotten(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """O1, Q5: exactly the dead letters that were deleted from their topics, ours and another program's, go from counts,
+    groups and lists: of an index that runs, of one that is opened again, and of one built from scratch, before it says
+    that it has caught up. One whose topic is gone stays, and asking does not make the topic anew."""
+    monkeypatch.setattr(forget, "_EVERY_S", 0.2)
+    ours, foreign, dropped = f"{namespace}.a.dlq", f"{namespace}-connect-dlq", f"{namespace}.b.dlq"
+    for topic in (f"{namespace}.dlq.index", f"{namespace}.dlq.state"):
+        create_topic(kafka.bootstrap, topic, 3)
+    for topic in (ours, foreign, dropped):
+        create_topic(kafka.bootstrap, topic, 2)
+        places = produce(kafka.bootstrap, topic, [OutRecord(None, b"x", partition=n % 2) for n in range(20)])
+        letters = [entry(offset, topic=topic, partition=partition) for partition, offset in places]
+        produce(kafka.bootstrap, f"{namespace}.dlq.index", [OutRecord(one[:60], one) for one in letters])
+    endings = [ending(at, topic=ours) for at in (0, 9)]
+    produce(kafka.bootstrap, f"{namespace}.dlq.state", [OutRecord(one[:60], one) for one in endings])
+
+    async with _running(kafka.bootstrap, namespace, tmp_path / "runs") as running:
+        await _until(running, {ours: 18, foreign: 20, dropped: 20})
+        _delete_records(kafka.bootstrap, dropped, 1, 1)
+        await _until(running, {ours: 18, foreign: 20, dropped: 18})
+        _delete_topic(kafka.bootstrap, dropped)
+        _delete_records(kafka.bootstrap, ours, 3, 0)
+        _delete_records(kafka.bootstrap, foreign, 4, 10)
+        await _until(running, {ours: 16, foreign: 6, dropped: 18})
+        left = running.queries.letters(Selection(topic=ours, partition=0, state=None), None, 100).letters
+        assert offsets(left) == [9, 8, 7, 6, 5, 4, 3]
+    assert partition_count(kafka.bootstrap, dropped) == 0
+
+    _delete_records(kafka.bootstrap, foreign, 10, 10)
+    async with _running(kafka.bootstrap, namespace, tmp_path / "runs") as again:
+        assert {one.topic: one.open for one in again.queries.topics(0.0)} == {ours: 16, dropped: 18}
+    async with _running(kafka.bootstrap, namespace, tmp_path / "anew") as anew:
+        # of the topic that is gone, also what was deleted before: nobody can tell
+        assert {one.topic: one.open for one in anew.queries.topics(0.0)} == {ours: 16, dropped: 20}
+        produce(kafka.bootstrap, ours, [OutRecord(None, b"x", partition=0)])
+        late = entry(10, topic=ours)
+        produce(kafka.bootstrap, f"{namespace}.dlq.index", [OutRecord(late[:60], late)])
+        await _until(anew, {ours: 17, dropped: 20})
+
+
+async def test_a_topic_made_anew_keeps_its_letters(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Q5: letters of a topic that was deleted and made anew are not taken for deleted, though what had been deleted of
+    the old one lay at larger offsets; what the new one deletes is forgotten. In a worker that runs meanwhile, and in
+    one that starts then."""
+    monkeypatch.setattr(forget, "_EVERY_S", 0.2)
+    topic, index_topic = f"{namespace}.a.dlq", f"{namespace}.dlq.index"
+    for name in (topic, index_topic, f"{namespace}.dlq.state"):
+        create_topic(kafka.bootstrap, name, 1)
+
+    def put(count: int) -> None:
+        places = produce(kafka.bootstrap, topic, [OutRecord(None, b"x")] * count)
+        letters = [OutRecord(b"%d" % at, entry(at, topic=topic)) for _, at in places]
+        produce(kafka.bootstrap, index_topic, letters)
+
+    put(50)
+    _delete_records(kafka.bootstrap, topic, 40)
+    async with _running(kafka.bootstrap, namespace, tmp_path / "runs") as index:
+        assert sorted(_open(index)) == list(range(40, 50))
+        _delete_topic(kafka.bootstrap, topic)
+        create_topic(kafka.bootstrap, topic, 1)
+        put(5)
+        await index.caught_up()
+        async with _running(kafka.bootstrap, namespace, tmp_path / "restarted") as another:
+            assert len(_open(another)) == 50  # of the old ones nobody can tell
+        _delete_records(kafka.bootstrap, topic, 2)
+        await _until(index, {topic: 13})
+        assert sorted(_open(index)) == [2, 3, 4, *range(40, 50)]
+
+
+async def test_much_is_forgotten_in_chunks(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """O1: of more than is forgotten at once, and before it is asked again, all is forgotten; and where nobody can be
+    asked, nothing is, and what was read is there all the same."""
+    monkeypatch.setattr(forget, "_CHUNK", 3)
+    monkeypatch.setattr(forget, "_CHUNKS", 2)
+    topic = f"{namespace}.a.dlq"
+    for name in (topic, f"{namespace}.dlq.index", f"{namespace}.dlq.state"):
+        create_topic(kafka.bootstrap, name, 1)
+    produce(kafka.bootstrap, topic, [OutRecord(None, b"x")] * 30)
+    letters = [OutRecord(b"%d" % at, entry(at, topic=topic)) for at in range(30)]
+    produce(kafka.bootstrap, f"{namespace}.dlq.index", letters)
+    _delete_records(kafka.bootstrap, topic, 25)
+    with monkeypatch.context() as patched:
+        patched.setattr(forget, "_ASK_S", 0.0)
+        async with _running(kafka.bootstrap, namespace, tmp_path) as index:
+            assert len(_open(index)) == 30
+    async with _running(kafka.bootstrap, namespace, tmp_path) as index:
+        assert _open(index) == [29, 28, 27, 26, 25]
 
 
 async def test_records_are_read_by_their_offsets(kafka: Brokers, namespace: str) -> None:

@@ -261,6 +261,72 @@ def test_a_redrive_far_into_its_letters_reads_none_of_them_again(bench: Bench, t
     assert offsets(bench.queries.in_staged_order(selection, Coordinates(TOPIC, 0, 9_999), 2)) == [0, 3]
 
 
+def test_a_redrive_goes_on_behind_a_letter_that_was_forgotten(bench: Bench) -> None:
+    """Q5: where the last letters of a running job are deleted from their topic meanwhile, it goes on behind them; it
+    would redrive again those of which the index has not heard yet, and count again what it has passed over."""
+    places = [(at, 59 - at) for at in range(60)]  # the last on its topic was staged first
+    bench.take_in([entry(at, source_offset=source) for at, source in places])
+    bench.take_in([entry(at, topic="a.dlq", source_offset=at) for at in range(5)])
+    for selection in (Selection(topic=TOPIC), Selection()):
+        first = bench.queries.in_staged_order(selection, None, 30)
+        last = first[-1]
+        bench.store.forget({(last.topic, 0): last.offset + 1}, 1_000)
+        assert bench.queries.letter(Coordinates(last.topic, 0, last.offset)) is None
+        after: Coordinates | None = Coordinates(last.topic, 0, last.offset)
+        assert not set(first) & set(bench.queries.in_staged_order(selection, after, 100))
+    met = 0
+    for _ in range(200):  # also where many lists were asked for: what is kept of them is bounded
+        met += len(bench.queries.in_staged_order(Selection(topic=TOPIC), None, 1 + met % 20))
+    assert len(bench.queries._last) <= 64
+
+
+def test_what_is_gone_from_its_topic_is_forgotten(bench: Bench) -> None:
+    """O1, Q5: letters before the first offset of their partition are in no count, group or list any more, whatever
+    became of them; others stay, also at the same offsets of other partitions and topics. A topic without letters is
+    no topic. How many letters a job has ended is known all the same."""
+    bench.take_in([entry(at) for at in range(10)] + [entry(at, partition=1, tenant="b") for at in range(10)])
+    bench.take_in([entry(3, topic="shop.other.dlq", fingerprint="a" * 16)])
+    bench.take_in([], [ending(0), ending(1, LetterState.DISCARDED), ending(8), ending(1, partition=1)])
+    bench.take_in([], [ending(2, partition=5)])  # of a letter that is not known yet
+    assert bench.store.topics() == [TOPIC, "shop.other.dlq"]
+
+    assert bench.store.forget({(TOPIC, 0): 0, (TOPIC, 9): 5, ("none.dlq", 0): 5}, 100) == 0
+    assert bench.store.forget({(TOPIC, 0): 4}, 100) == 6  # two endings
+    assert bench.store.forget({(TOPIC, 0): 4}, 100) == 0
+    (other, topic) = sorted(bench.queries.topics(0.0), key=lambda one: one.open)
+    assert (topic.open, topic.redriven, topic.discarded, other.open) == (5 + 9, 1 + 1, 0, 1)
+    assert offsets(
+        bench.queries.letters(Selection(topic=TOPIC, partition=0, state=None), None, 50).letters
+    ) == [*(9, 8, 7, 6, 5, 4)]
+    assert bench.queries.letter(Coordinates(TOPIC, 0, 3)) is None
+    assert bench.queries.ended_by("j-1") == 5
+
+    assert bench.store.forget({(TOPIC, 1): 100, (TOPIC, 5): 100, (TOPIC, 0): 100}, 100) == 6 + 1 + 10 + 1 + 1
+    assert bench.store.topics() == ["shop.other.dlq"]
+    assert [one.topic for one in bench.queries.topics(0.0)] == ["shop.other.dlq"]
+    assert bench.queries.groups(Selection(state=None)).count == 1
+    assert bench.queries.ended_by("j-1") == 5
+    for table in ("failure", "kind", "letter"):  # the disk has nothing of it either
+        assert bench.store._connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)
+
+    bench.take_in([entry(100)], [ending(100)])
+    assert bench.queries.ended_by("j-1") == 6
+    (group,) = bench.queries.groups(Selection(topic=TOPIC, state=None)).largest
+    assert (group.count, group.tenants) == (1, ("acme",))
+
+
+def test_no_more_is_forgotten_at_once_than_was_asked(bench: Bench) -> None:
+    """What is read meanwhile, and pages, wait for a chunk only: of each the oldest go first, a letter never after what
+    became of it, for it would be open again."""
+    bench.take_in([entry(at) for at in range(30)], [ending(at) for at in range(30)])
+    chunks = []
+    while count := bench.store.forget({(TOPIC, 0): 20}, 8):
+        chunks.append(count)
+        (topic,) = bench.queries.topics(0.0)
+        assert (topic.open, topic.redriven) == (0, max(10, 30 - sum(chunks)))
+    assert chunks == [8, 8, 8, 8, 8]
+
+
 def test_a_preview_says_what_the_loop_guard_holds_back(bench: Bench) -> None:
     """Q3: letters that were redriven as often as is allowed are counted apart."""
     bench.take_in([entry(n, redrives=n) for n in range(6)])

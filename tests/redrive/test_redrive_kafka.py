@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from devtools.kafka import Brokers
+from pipeline.kafka.connection import Connection
+from pipeline.kafka.topics import delete_before as delete_before_on
+from pipeline.redrive import forget
 from pipeline.redrive.entry import index_entry
 from pipeline.redrive.job import JobKind, JobState, WrongJobState
 from pipeline.redrive.model import Coordinates, NoSuchLetter
 from pipeline.redrive.selection import LetterState, Selection, WrongSelection
 from tests.kafka_client import OutRecord, create_topic, produce, record_count
 from tests.redrive.bench import letter, running, staged_headers
+from tests.redrive.letters import offsets
 
 pytestmark = pytest.mark.kafka
 
@@ -235,3 +239,42 @@ async def test_a_scan_takes_in_only_dead_letters(kafka: Brokers, namespace: str,
                 await bench.redrive.start(JobKind.SCAN, Selection(topic=wrong), by="ann")
         with pytest.raises(WrongSelection, match="rate"):
             await bench.redrive.start(JobKind.REDRIVE, Selection(), by="ann", rate=float("nan"))
+
+
+async def test_what_was_deleted_is_not_redriven(
+    kafka: Brokers, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Q5, O1: a job does not meet dead letters that their topic has deleted and the index has forgotten; of those that
+    are deleted under way it says so, and its letters are each met once."""
+    monkeypatch.setattr(forget, "_EVERY_S", 0.05)
+    async with running(kafka.bootstrap, namespace, tmp_path, partitions=1) as bench:
+        await bench.put([letter(f"e{number:02}", source=(0, number)) for number in range(60)])
+
+        async def delete_before(offset: int) -> None:
+            await delete_before_on(Connection((kafka.bootstrap,), "tests"), bench.dlq, {0: offset})
+
+        async def known() -> list[int]:
+            return offsets((await bench.redrive.letters(Selection(state=None), limit=100)).letters)
+
+        async def forgotten(offset: int) -> None:
+            async with asyncio.timeout(30):
+                while (await known())[-1] < offset:  # noqa: ASYNC110 -- a thread does it
+                    await asyncio.sleep(0.02)
+
+        await delete_before(20)
+        await forgotten(20)
+        assert (await bench.redrive.preview(Selection())).count == 40
+        job = await bench.redrive.start(JobKind.REDRIVE, Selection(), by="ann", rate=40)
+        async with asyncio.timeout(20):
+            while bench.redrive.job(job.id).done < 10:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await delete_before(50)
+        ended = await bench.ended(job.id)
+        assert (ended.state, ended.total) == ("done", 40)
+        assert set(ended.held) <= {"deleted_from_its_topic"}
+        ids = [record.header["stage-id"].decode() for record in bench.read("staging")]
+        assert ids == sorted(set(ids))
+        assert len(ids) == ended.done
+        assert set(ids) >= {f"e{number}" for number in range(50, 60)}
+        await forgotten(50)
+        assert bench.audit("redrive.done")[0]["count"] == ended.done
