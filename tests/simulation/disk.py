@@ -74,6 +74,13 @@ class Disk:
                 del files.unsynced[kept:]
                 files.settle()
 
+    def owner_of_rows(self) -> Process | None:
+        """A process that has a database open in which durable rows wait."""
+        for files in self.files.values():
+            if files.owner is not None and any(name.startswith(ROW) for name in files.durable):
+                return files.owner
+        return None
+
     # --- for pipeline.outbox.slots: the parts of `os` and `fcntl`
 
     O_RDWR, O_CREAT, O_CLOEXEC = os.O_RDWR, os.O_CREAT, os.O_CLOEXEC

@@ -190,8 +190,12 @@ async def _deny(world: World, topics: Sequence[str], least_s: float, most_s: flo
 
 
 async def a_row_rots(world: World) -> None:
-    """A row that waits will be damaged when its database is opened next."""
-    _disk(world).rotten += 1
+    """Its process dies, and a row that waits will be damaged when the database is opened next."""
+    disk = _disk(world)
+    disk.rotten += 1
+    while (owner := disk.owner_of_rows()) is None:
+        await world.a_while(0.01, 0.1)
+    owner.kill()
 
 
 async def a_process_is_killed(world: World) -> None:

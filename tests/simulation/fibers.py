@@ -1,6 +1,6 @@
 """Threads that take turns: blocking code of the shipped modules, run step by step by the one event loop.
 
-Owns: `Thread` and `Condition` as those modules use them, jobs of an executor, sleeping in virtual time.
+Owns: `Thread`, `Lock` and `Condition` as those modules use them, jobs of an executor, sleeping in virtual time.
 Must not know: what they do. Each is an operating-system thread that runs only while the loop waits for it, so that
 never two run at once, and what runs next is up to the loop.
 """
@@ -11,12 +11,11 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from tests.simulation.machine import Loop
 
-__all__ = ["Condition", "Fiber", "Killed", "Threads", "nap"]
+__all__ = ["Condition", "Fiber", "Killed", "Threads", "doze", "nap"]
 
 
 class Killed(BaseException):
@@ -93,18 +92,39 @@ def nap(seconds: float) -> None:
         fiber.pause()
 
 
-class Condition:
-    """Stands for `threading.Condition`. There is nothing to lock: nobody else runs."""
+def doze(seconds: float) -> None:
+    """As `nap`, but not for a thread that holds a lock: what others do meanwhile does not heed it."""
+    if not getattr(_here, "locks", 0):
+        nap(seconds)
 
-    def __init__(self, loop: Loop) -> None:
+
+class _Lock:
+    """Stands for `threading.Lock`. There is nothing to lock: nobody else runs while a thread holds one."""
+
+    def __enter__(self) -> None:
+        """Take it."""
+        _here.locks = getattr(_here, "locks", 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of it."""
+        _here.locks -= 1
+
+
+class Condition:
+    """Stands for `threading.Condition`: its lock is one of these."""
+
+    def __init__(self, loop: Loop, lock: _Lock) -> None:
         self._loop = loop
+        self._lock = lock
         self._waiting: deque[Fiber] = deque()
 
     def __enter__(self) -> None:
-        """Nobody else is inside."""
+        """Take its lock."""
+        self._lock.__enter__()
 
     def __exit__(self, *_: object) -> None:
-        """Nobody waits to get in."""
+        """Let go of it."""
+        self._lock.__exit__()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait to be notified."""
@@ -131,13 +151,13 @@ class Threads:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
 
-    def Lock(self) -> nullcontext[None]:  # noqa: N802 -- threading's name
-        """A lock of this world: there is nothing to lock."""
-        return nullcontext()
+    def Lock(self) -> _Lock:  # noqa: N802 -- threading's name
+        """A lock of this world."""
+        return _Lock()
 
-    def Condition(self, _: object) -> Condition:  # noqa: N802 -- threading's name
+    def Condition(self, lock: _Lock) -> Condition:  # noqa: N802 -- threading's name
         """A condition of this world."""
-        return Condition(self._loop)
+        return Condition(self._loop, lock)
 
     def Thread(self, target: Callable[[], Any], **_: Any) -> _Thread:  # noqa: N802 -- threading's name
         """A thread of this world."""

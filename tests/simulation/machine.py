@@ -15,6 +15,7 @@ import gc
 import itertools
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from tests.simulation.virtual_time import TIME
@@ -89,6 +90,8 @@ class Loop(asyncio.BaseEventLoop):
         """Threads of programs that have not ended."""
         self.start_thread: Callable[[Callable[[], None]], object] = self.call_soon
         """Runs the job of an executor."""
+        self.before_a_thread_calls: Callable[[], None] = lambda: None
+        """Others may run between a thread's last step and its call to this loop."""
         self.set_exception_handler(lambda *_: None)
         self.set_task_factory(lambda _, coro, **named: _Task(coro, loop=self, **named))
         self._numbers = itertools.count()
@@ -124,7 +127,8 @@ class Loop(asyncio.BaseEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
-        """All threads are this one."""
+        """All threads are this one; what they say may take a moment."""
+        self.before_a_thread_calls()
         return self.call_soon(callback, *args, context=context)
 
     def call_at(
@@ -150,11 +154,12 @@ class Loop(asyncio.BaseEventLoop):
             try:
                 result = func(*args)
             except Exception as error:  # noqa: BLE001 -- carried to whoever awaits it
-                if not future.done():
-                    future.set_exception(error)
+                end = partial(future.set_exception, error)
             else:
-                if not future.done():
-                    future.set_result(result)
+                end = partial(future.set_result, result)
+            self.before_a_thread_calls()
+            if not future.done():
+                end()
 
         self.start_thread(work)
         return future

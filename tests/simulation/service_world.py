@@ -19,7 +19,7 @@ from pipeline.outbox.process import ProcessOutbox
 from pipeline.outbox.row import decode
 from tests.simulation.disk import Batch, Disk
 from tests.simulation.faults import CALM, CLUSTER_FAULTS, DISK_FAULTS, PROCESS_FAULTS, Fault
-from tests.simulation.fibers import Fiber, Threads
+from tests.simulation.fibers import Fiber, Threads, doze
 from tests.simulation.machine import Loop, Process, current_process
 from tests.simulation.service import Service
 from tests.simulation.staged_events import NAMESPACE
@@ -124,6 +124,8 @@ def _put_disk_in_place(loop: Loop, disk: Disk) -> None:
         Fiber(loop, work).begin()
 
     loop.start_thread = start_thread
+    if disk.chance.random() < 0.5:  # a busy machine
+        loop.before_a_thread_calls = lambda: doze(disk.chance.choice([0.0, 0.0, 0.1]))
     system: Any = disk  # it has the functions of `os` and `fcntl` that are used
     for module, names in (
         (process_module, {"threading": Threads(loop)}),

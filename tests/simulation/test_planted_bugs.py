@@ -26,6 +26,7 @@ CAUGHT = {
     "overtake-what-is-parked": ("worker", {"T5"}),
     "leave-a-row-behind": ("service", {"T6"}),
     "overtake-the-outbox": ("service", {"S6"}),
+    "count-a-row-off-too-soon": ("service", {"S6"}),
     "overtake-the-unknown": ("skew", {"T5"}),
     "park-without-end": ("full", {"P5"}),
     "start-with-targets-only": ("apart", {"C3"}),

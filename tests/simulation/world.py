@@ -10,7 +10,8 @@ transport, and under them Faust, mode and aiokafka with its consumer, group memb
 - time: `time.monotonic`, `time.time` (`virtual_time`), and the event loop, which lets time pass instead of waiting;
 - the socket: `aiokafka.conn.AIOKafkaConnection` (`network`). Requests and answers cross it as the structs that would
   be encoded there, with real record batches in them. Behind it stands a cluster of our own (`kafka_cluster`);
-- threads: mode's consumer thread is tasks of the same loop; the outbox's writer takes turns with it (`fibers`);
+- threads: mode's consumer thread is tasks of the same loop; the outbox's writer takes turns with it (`fibers`),
+  and on a busy machine others run between its last step and what it tells the loop;
 - the disk under the outbox: RocksDB, `flock`, `posix_fallocate` (`disk`);
 - chance: `random` is seeded.
 
