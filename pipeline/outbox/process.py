@@ -1,7 +1,7 @@
-"""The outbox of one process: one slot, one writer thread, and for each key whether rows of it wait.
+"""The outbox of one process: one slot, one writer thread, one relay at a time.
 
-Owns: group commit, the thread, the count of waiting rows per key (S6). Must not know: how rows are shipped, who
-shares it. All stagers of a process do, whatever their event loops; every method may be called from any thread.
+Owns: group commit, the thread, whose turn it is to ship. Must not know: how rows are shipped, who shares it. All
+stagers of a process do, whatever their event loops; every method may be called from any thread.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -19,8 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 from pipeline.outbox.errors import OutboxUnavailable
 from pipeline.outbox.forks import Inside
 from pipeline.outbox.in_doubt import InDoubt
+from pipeline.outbox.keys import RowsOfKeys
 from pipeline.outbox.protocol import Stored, Waiting
-from pipeline.outbox.row import key_of
 from pipeline.outbox.slots import Slot
 from pipeline.outbox.store import RocksStore
 from pipeline.outbox.telling import Listener, call_on, tell
@@ -65,12 +64,9 @@ class ProcessOutbox:
         self._changed = threading.Condition(self._lock)
         self._appends: deque[_Append] = deque()
         self._calls: deque[Callable[[], None]] = deque()
-        self._rows_of_key: defaultdict[bytes, int] = defaultdict(int)
         self._closed = False
         self._ends: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._old_rows_end = self._store.last_sequence
-        """Rows up to here are of an earlier process; their keys are not counted yet."""
-        self._counted_to = 0
+        self._keys = RowsOfKeys(self._store.last_sequence)
         self._thread = threading.Thread(target=self._run, name="stagepost-outbox", daemon=True)
         self._thread.start()
 
@@ -84,19 +80,19 @@ class ProcessOutbox:
         with self._lock:
             if self._closed:
                 raise OutboxUnavailable(str(self._slot.folder), "it is closed")
-            self._rows_of_key[key] += 1
+            self._keys.add(key)
             self._appends.append(item)
             if len(self._appends) == 1:  # else the thread has been told, and has not looked yet
                 self._changed.notify()
 
     def rows_of(self, key: bytes) -> float:
         """How many rows of a key wait; infinitely many while the rows of an earlier process are counted."""
-        return self._rows_of_key.get(key, 0) if self._all_counted else math.inf
+        return self._keys.count(key)
 
     @property
     def is_empty(self) -> bool:
         """Whether no row of any key waits, and none of an earlier process is yet to be counted."""
-        return not self._rows_of_key and self._counted_to >= self._old_rows_end
+        return self._keys.is_empty
 
     def claim_relay(self, wake: Callable[[], None], loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the caller shall ship the rows: one relay at a time does, so that their order holds, and none
@@ -106,7 +102,7 @@ class ProcessOutbox:
         """
         with self._lock:
             free = self._relaying is None or self._relaying.loop.is_closed()  # it could not let go
-            if free and self._all_counted:
+            if free and self._keys.all_counted:
                 self._relaying = _Relaying(wake, loop)
             return self._relaying is not None and self._relaying.wake is wake
 
@@ -122,37 +118,11 @@ class ProcessOutbox:
 
     async def delete(self, rows: Sequence[Stored]) -> None:
         """Forget shipped rows."""
-        await self._end_rows(lambda: self._store.delete(rows), rows)
+        await self._keys.end(rows, lambda: self._store.delete(rows), self._call)
 
     async def set_aside(self, row: Stored, reason: str) -> None:
         """Move a row out of the way that can never be shipped; its key, where it can be read, goes on."""
-        await self._end_rows(lambda: self._store.set_aside(row, reason), [row])
-
-    async def _end_rows(self, change: Callable[[], None], rows: Sequence[Stored]) -> None:
-        """Their keys have them until the caller goes on, not sooner: in the same turn of its loop he takes them from
-        what is under way, and both together say who may overtake whom. Where he is cancelled, until they are gone."""
-        keys = [key_of(row.data) for row in rows]
-        changed = left_alone = False
-
-        def in_thread() -> None:
-            nonlocal changed
-            change()
-            with self._lock:
-                changed = True
-                if not left_alone:
-                    return
-            self._forget(keys)
-
-        try:
-            await self._call(in_thread)
-        except asyncio.CancelledError:
-            with self._lock:
-                left_alone = True
-                gone = changed
-            if gone:
-                self._forget(keys)
-            raise
-        self._forget(keys)
+        await self._keys.end([row], lambda: self._store.set_aside(row, reason), self._call)
 
     async def waiting(self) -> Waiting:
         """What waits now, from the store itself: also the probe of whether it works."""
@@ -201,21 +171,6 @@ class ProcessOutbox:
             self._changed.notify()
         await end
 
-    def _forget(self, keys: Sequence[bytes | None]) -> None:
-        with self._lock:
-            for key in keys:
-                if key is None:
-                    continue
-                left = self._rows_of_key[key] - 1
-                if left > 0:
-                    self._rows_of_key[key] = left
-                else:
-                    del self._rows_of_key[key]
-
-    @property
-    def _all_counted(self) -> bool:
-        return self._counted_to >= self._old_rows_end
-
     async def _call(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
@@ -239,7 +194,7 @@ class ProcessOutbox:
     def _run(self) -> None:
         while True:
             with self._lock:
-                while not (self._appends or self._calls or self._closed) and self._all_counted:
+                while not (self._appends or self._calls or self._closed) and self._keys.all_counted:
                     self._changed.wait()
                 if len(self._appends) <= _MAX_GROUP:
                     appends, self._appends = self._appends, deque()
@@ -255,7 +210,7 @@ class ProcessOutbox:
                     self._commit(appends)
                 for call in calls:
                     call()
-                if not self._all_counted:
+                if not self._keys.all_counted:
                     self._count_some()
 
     def _end(self) -> None:
@@ -283,7 +238,7 @@ class ProcessOutbox:
                     self._commit([item])
                 return
             results = [self._typed(error)]
-            self._forget([key for key, _, _, _ in appends])
+            self._keys.forget([key for key, _, _, _ in appends])
         told: defaultdict[Listener[Any], list[tuple[Any, int | OutboxUnavailable]]] = defaultdict(list)
         for (_, _, name, listener), result in zip(appends, results, strict=True):
             told[listener].append((name, result))
@@ -300,15 +255,10 @@ class ProcessOutbox:
         """Rows of an earlier process: learn their keys, so that new events queue behind them; a few at a time, for
         new events wait to be stored meanwhile."""
         try:
-            rows = self._store.read(self._counted_to, _COUNT_AT_ONCE, _AT_ONCE_BYTES)
+            rows = self._store.read(self._keys.counted_to, _COUNT_AT_ONCE, _AT_ONCE_BYTES)
         except Exception as error:  # noqa: BLE001 -- the same
             log.warning("outbox.not_counted error=%r", error)
             with self._changed:
                 self._changed.wait(_PAUSE_S)
             return
-        keys = [key_of(row.data) for row in rows if row.sequence <= self._old_rows_end]
-        with self._lock:
-            for key in keys:
-                if key is not None:  # a row that cannot be read is set aside by whoever ships
-                    self._rows_of_key[key] += 1
-            self._counted_to = rows[-1].sequence if rows else self._old_rows_end
+        self._keys.add_old(rows)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pipeline.outbox import files, room, sharing, slots, store
+from pipeline.outbox import files, keys, room, sharing, slots, store
 from pipeline.outbox import process as process_module
 from pipeline.outbox.files import ASIDE
 from pipeline.outbox.process import ProcessOutbox
@@ -129,6 +129,7 @@ def _put_disk_in_place(loop: Loop, disk: Disk) -> None:
     system: Any = disk  # it has the functions of `os` and `fcntl` that are used
     for module, names in (
         (process_module, {"threading": Threads(loop)}),
+        (keys, {"threading": Threads(loop)}),
         (slots, {"os": system, "fcntl": system}),
         (room, {"os": system}),
         (store, {"Rdict": disk.database, "WriteOptions": SimpleNamespace, "options": dict}),
