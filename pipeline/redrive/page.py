@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipeline.audit import Entry, record_of
 from pipeline.clock import Clock
 from pipeline.errors import StagerClosed
 from pipeline.kafka.cluster import Cluster
+from pipeline.record import OutRecord
 from pipeline.redrive.entry import state_entry
 from pipeline.redrive.job import Job, JobKind
 from pipeline.redrive.model import Coordinates, Letter
@@ -62,27 +63,28 @@ class Pages:
         all of it is durable when this returns."""
         if job.kind is JobKind.DISCARD:
             await self._discard(job, letters)
-            await self._end(job, [_place(letter) for letter in letters], LetterState.DISCARDED)
+            await self._end(self._entries(job, map(_place, letters), LetterState.DISCARDED))
             return len(letters), {}
         records = await self._records.read(map(_place, letters))
         originals = await self._originals(records)
         held: Counter[str] = Counter()
-        sent: list[Coordinates] = []
+        ended: list[tuple[int, OutRecord]] = []
         try:
             for begin in range(0, len(letters), at_once):
                 part = letters[begin : begin + at_once]
                 ways = await self._ways_back(part, records, originals, held)
                 await pace.reach(_RECORDED * begin / len(letters))
                 for topic, of_topic in ways.items():
-                    sent += await self._send(topic, of_topic, held)
+                    sent = await self._send(topic, of_topic, held)
+                    ended += self._entries(job, sent, LetterState.REDRIVEN)
             await pace.reach(_RECORDED)
         except BaseException:  # the worker stops, say: what is sent is not to be sent by the next leader
             with suppress(TimeoutError, KafkaError, StagerClosed):
                 async with asyncio.timeout(_LAST_S):
-                    await self._end(job, sent, LetterState.REDRIVEN)
+                    await self._end(ended)
             raise
-        await self._end(job, sent, LetterState.REDRIVEN)
-        return len(sent), held
+        await self._end(ended)
+        return len(ended), held
 
     async def _ways_back(
         self,
@@ -169,14 +171,18 @@ class Pages:
         ]
         await ship_all(self._own, self._topics.audit, map(record_of, entries))
 
-    async def _end(self, job: Job, places: Sequence[Coordinates], state: LetterState) -> None:
+    def _entries(
+        self, job: Job, places: Iterable[Coordinates], state: LetterState
+    ) -> list[tuple[int, OutRecord]]:
         # To the partition with the letter's own number: a page is then one batch and not one for each partition, its
         # keys need no hash, and a letter's entries still lie in one partition, to be compacted.
         now = self._clock.time()
-        records = [
+        return [
             (place.partition, state_entry(place, state, at=now, by=job.by, job=job.id)) for place in places
         ]
-        for error in (await ship(self._own, self._topics.dlq_state, records)).values():
+
+    async def _end(self, entries: Sequence[tuple[int, OutRecord]]) -> None:
+        for error in (await ship(self._own, self._topics.dlq_state, entries)).values():
             raise error
 
 

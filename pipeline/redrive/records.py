@@ -19,7 +19,7 @@ from pipeline.redrive.model import Coordinates
 
 __all__ = ["Records"]
 
-_PIECE = 50
+_PIECE = 25
 """How many records are parsed in one go: a thousand hold the event loop, and live events with it, for 25 ms."""
 _FETCH_S = 1.0
 _PATIENCE = 10
