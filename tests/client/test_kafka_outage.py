@@ -75,15 +75,20 @@ async def _in_thread(stager: KafkaStager, name: str) -> None:
     await asyncio.to_thread(stager.stage_blocking, "thing.happened", 1, tenant="t", id=name)
 
 
-async def staged_again(stager: KafkaStager, name: str) -> None:
-    """Stage on a stager whose broker is back, calling again with the same id as long as it takes."""
+async def staged_again(stager: KafkaStager, name: str) -> int:
+    """Stage on a stager whose broker is back, calling again with the same id as long as it takes.
+
+    Out: how often the event is on staging at most, for a call that ended in doubt may have staged it too.
+    """
+    most = 1
     async with asyncio.timeout(20):
         while True:
             try:
                 await stager.stage("thing.happened", 1, tenant="t", id=name)
-            except StagingUnavailable:
+            except StagingUnavailable as error:
+                most += error.unknown
                 continue
-            return
+            return most
 
 
 async def test_nobody_listens() -> None:
@@ -185,11 +190,16 @@ async def test_delivery_timeout_and_close(cluster: Cluster, namespace: str) -> N
     cluster.nodes[0].kill()  # what it had not read yet is gone
     cluster.nodes[0].start()
     await asyncio.to_thread(cluster.wait_ready)
-    await staged_again(patient, "patient-next")
-    await staged_again(hasty, "hasty-next")
+    most = {
+        "patient": 1,
+        "patient-next": await staged_again(patient, "patient-next"),
+        "hasty-next": await staged_again(hasty, "hasty-next"),
+    }
     await patient.close()
     await hasty.close()
-    assert ids(cluster, namespace) == {"patient": 1, "patient-next": 1, "hasty-next": 1}
+    found = ids(cluster, namespace)
+    assert found.keys() == most.keys()
+    assert found <= Counter(most)
 
 
 @pytest.mark.kafka

@@ -112,8 +112,9 @@ def test_a_target_is_paused_resumed_and_reset(site: Site, worker: WorkerProcess)
     assert (answer.status, answer.headers["Location"]) == (303, f"/breakers/#{topic}")
     assert site.post(f"/breakers/{topic}/reset").data["target"]["state"] == "closed"
     lines = [line for line in site.get("/audit/?by=ann").data["lines"] if line["subject"] == topic]
-    assert [line["action"] for line in lines] == ["breaker.reset", "breaker.resume", "breaker.pause"]
-    assert lines[-1]["facts"] == {"reason": "deploy", "state": "closed"}
+    newest = [line["action"] for line in lines[:3]]  # other tests of this worker pause the target, too
+    assert newest == ["breaker.reset", "breaker.resume", "breaker.pause"]
+    assert lines[2]["facts"] == {"reason": "deploy", "state": "closed"}
     assert site.post("/breakers/no.such.target/pause").status == 404
 
 
