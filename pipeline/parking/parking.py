@@ -222,12 +222,7 @@ class Parking:
             self._breakers.succeeded(target, count)
         await self._judge(now)
         self.drainer.tick(now)
-        waiting, self._waiting = self._waiting, []
-        for number, then in waiting:
-            if number in self.partitions and not self.full(number):
-                then()
-            else:
-                self._waiting.append((number, then))
+        self._call(lambda number: number in self.partitions and not self.full(number))
         if now >= self._next_save:
             self._next_save = now + _SAVE_S
             for partition in self.partitions.values():
@@ -285,12 +280,16 @@ class Parking:
                 self.partitions[number] = Partition(number, checkpoint, parks_unknown=parks_unknown)
             if lacking and lacking != self._lacking:
                 self._lacking = lacking
-                waiting, self._waiting = self._waiting, []
-                for number, then in waiting:
-                    if number in self.partitions:
-                        self._waiting.append((number, then))
-                    else:
-                        then()
+                self._call(lambda number: number not in self.partitions)
+
+    def _call(self, ready: Callable[[int], bool]) -> None:
+        """Call those who wait for a partition that is ready."""
+        waiting, self._waiting = self._waiting, []
+        for number, then in waiting:
+            if ready(number):
+                then()
+            else:
+                self._waiting.append((number, then))
 
     def _run(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name=name)
