@@ -5,6 +5,7 @@ Owns: where it stands in each partition, fetching. Must not know: consumer group
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,6 +19,9 @@ from pipeline.kafka.reading import read_any_header_name
 from pipeline.kafka.topics import partition_counts
 
 __all__ = ["Bounds", "Place", "Reader"]
+
+_PIECE = 50
+"""How many records are parsed in one go: a thousand hold the event loop, and live events with it, for 25 ms."""
 
 
 class Place(NamedTuple):
@@ -115,13 +119,23 @@ class Reader:
     async def fetch(self, max_records: int, timeout_s: float, *places: Place) -> dict[Place, list[Any]]:
         """The next records of these partitions, or of all, in order; empty where none came in `timeout_s`.
 
-        An offset that retention has deleted is skipped: reading goes on with what is left.
+        Others have turns of the event loop while many are parsed. Who is cancelled meanwhile has read what he has not
+        been given. An offset that retention has deleted is skipped: reading goes on with what is left.
         """
         partitions = [TopicPartition(*place) for place in places]
-        fetched = await self._consumer.getmany(
-            *partitions, timeout_ms=int(timeout_s * 1000), max_records=max_records
-        )
-        return {Place(*place): records for place, records in fetched.items()}
+        fetched: dict[Place, list[Any]] = {}
+        wait_ms, left = int(timeout_s * 1000), max_records
+        while left:
+            asked = min(_PIECE, left)
+            piece = await self._consumer.getmany(*partitions, timeout_ms=wait_ms, max_records=asked)
+            for place, records in piece.items():
+                fetched.setdefault(Place(*place), []).extend(records)
+            count = sum(map(len, piece.values()))
+            if count < asked:  # there are no more
+                break
+            wait_ms, left = 0, left - count
+            await asyncio.sleep(0)
+        return fetched
 
     async def position(self, place: Place) -> int:
         """The offset of what is fetched next; past the last record it also passes markers of transactions."""

@@ -19,8 +19,6 @@ __all__ = ["Fetched", "Follower"]
 log = logging.getLogger(__name__)
 
 _RECORDS = 5_000
-_PIECE = 50
-"""How many of them are parsed in one go: all would hold the event loop, and live events with it, for 75 ms."""
 _FETCH_S = 2.0
 """How long to wait for records: what comes is handed on at once, and each look costs where none do."""
 _FEW = 500
@@ -129,7 +127,7 @@ class Follower:
         reader.read_from(self._next)
         self._looking = looking
         while True:
-            fetched = await _fetch(reader)
+            fetched = await reader.fetch(_RECORDS, _FETCH_S)
             rests = self._rest_s > 0 and 0 < sum(map(len, fetched.values())) < _FEW
             if rests:
                 # What lies with aiokafka is not part of its next fetch. One for all the others, on which nothing comes,
@@ -145,17 +143,3 @@ class Follower:
             if rests:
                 await asyncio.sleep(self._rest_s)
                 reader.resume(*self._next)
-
-
-async def _fetch(reader: Reader) -> dict[Place, list[Any]]:
-    """The next records: what there is, once there is something, up to a limit; parsed piece by piece."""
-    fetched = await reader.fetch(_PIECE, _FETCH_S)
-    count = piece = sum(map(len, fetched.values()))
-    while piece and count < _RECORDS:
-        await asyncio.sleep(0)
-        more = await reader.fetch(_PIECE, 0.0)
-        for place, records in more.items():
-            fetched.setdefault(place, []).extend(records)
-        piece = sum(map(len, more.values()))
-        count += piece
-    return fetched

@@ -14,9 +14,9 @@ import asyncio
 
 from pipeline.clock import Clock
 
-__all__ = ["MAX_PAGE", "PAGE_S", "Pace", "page_size", "part_size"]
+__all__ = ["PAGE_S", "Pace", "page_size", "part_size"]
 
-MAX_PAGE = 1_000
+_MAX_PAGE = 1_000
 PAGE_S = 0.25
 """With a rate, a page is what may go in this time."""
 _PART_S = 0.05
@@ -34,7 +34,7 @@ def part_size(rate: float) -> int:
 
 
 def _in(seconds: float, rate: float) -> int:
-    return MAX_PAGE if rate <= 0 else max(1, min(MAX_PAGE, int(rate * seconds)))
+    return _MAX_PAGE if rate <= 0 else max(1, min(_MAX_PAGE, int(rate * seconds)))
 
 
 class Pace:
