@@ -83,6 +83,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
     def __init__(self, *, security: SecuritySet, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._security = security
+        self._sync_task: asyncio.Task[None] | None = None
         self._answered: frozenset[str] = frozenset()
         """The topics that the metadata at hand is about."""
         self._connecting: defaultdict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -118,7 +119,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
                 reason = f"{server}: {str(error) or type(error).__name__}{doubt(error, self._security)}"
                 refused = refused or refusal(error, self._security, server)
             else:
-                if self._sync_task is None:  # type: ignore[has-type]
+                if self._sync_task is None:
                     self._sync_task = asyncio.create_task(self._md_synchronizer())
                 return
         raise refused or kafka_errors.KafkaConnectionError(f"no broker can be reached: {reason}")
@@ -239,13 +240,20 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         }
 
     async def close(self) -> None:
-        """Close all connections at once.
+        """Close all connections at once. Who is cancelled meanwhile has closed them all the same.
 
-        Who waits for metadata is told that there is none; aiokafka leaves them waiting.
+        aiokafka takes such a cancellation for the end of its own task and drops it: whoever was to end goes on. And
+        who waits for metadata is told that there is none; aiokafka leaves them waiting.
         """
-        await super().close()
-        if self._md_update_fut is not None and not self._md_update_fut.done():
-            self._md_update_fut.set_result(False)
+        looking, self._sync_task = self._sync_task, None
+        try:
+            if looking is not None:
+                looking.cancel()
+                await asyncio.wait({looking})
+        finally:
+            await super().close()
+            if self._md_update_fut is not None and not self._md_update_fut.done():
+                self._md_update_fut.set_result(False)
 
     async def _metadata_update(self, cluster_metadata: ClusterMetadata, topics: Iterable[str] | None) -> bool:
         """Ask one broker after the other, without letting it create what is asked for by its own defaults."""

@@ -59,14 +59,15 @@ class Reader:
             max_partition_fetch_bytes=partition_bytes,
             fetch_max_wait_ms=int(wait_s * 1000),
         )
-        self._consumer._client = connection.client()  # noqa: SLF001 -- its own lets one hung broker stop all
+        self._client = connection.client()
+        self._consumer._client = self._client  # noqa: SLF001 -- its own lets one hung broker stop all
 
     async def __aenter__(self) -> Self:
         """Connect."""
         try:
             await self._consumer.start()
         except BaseException:
-            await self._consumer.stop()
+            await self._close()
             raise
         return self
 
@@ -74,7 +75,13 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the connections."""
-        await self._consumer.stop()
+        await self._close()
+
+    async def _close(self) -> None:
+        try:
+            await self._consumer.stop()
+        finally:
+            await self._client.close()  # who is cancelled amid that leaves it open
 
     async def bounds(self, topic: str) -> dict[int, Bounds]:
         """What each partition of a topic holds now; empty where the topic does not exist."""

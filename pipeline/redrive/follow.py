@@ -79,8 +79,7 @@ class Follower:
         """Stop. What was handed on is taken in first. Idempotent."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task})
 
     async def caught_up(self) -> None:
         """Wait until everything that is on the topics now has been taken in; without limit."""

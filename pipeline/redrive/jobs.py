@@ -6,7 +6,6 @@ Owns: reading and writing `<ns>.jobs`, one task for each job led here. Must not 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -66,12 +65,13 @@ class Jobs:
 
     async def close(self) -> None:
         """Stop leading; another worker takes over. Idempotent."""
-        tasks = [task for _, task in self._leading.values()]
-        for task in (*tasks, self._task):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        tasks = {task for _, task in self._leading.values()}
+        if self._task is not None:
+            tasks.add(self._task)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await self._follower.close()
 
     async def caught_up(self) -> None:

@@ -148,6 +148,22 @@ async def test_a_fetch_that_failed_is_not_asked_again_at_once(kafka: Brokers, do
         assert asyncio.get_running_loop().time() - began >= client._retry_backoff
 
 
+async def test_who_is_cancelled_while_a_client_closes_is_told(kafka: Brokers) -> None:
+    """A worker that stops cancels what it has begun, once, also where that is closing a client just then: it must end,
+    and the client's connections with it. aiokafka drops the cancellation, and the worker waits until it is killed."""
+    client = Connection((kafka.bootstrap,), "client-test").client()
+    await client.bootstrap()
+    await client.reach()
+    connections = list(client._conns.values())
+    closing = asyncio.create_task(client.close())
+    await asyncio.sleep(0)  # now it waits for the task that keeps the metadata young
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert connections
+    assert not any(connection.connected() for connection in connections)
+
+
 def test_a_connection_that_broke_in_this_turn_is_broken_for_all(kafka: Brokers, door: Door) -> None:
     """C3: several requests written in the turn in which a connection breaks all fail as `KafkaConnectionError`, and
     metadata comes again. uvloop says `RuntimeError` to all but the first, which ended aiokafka's own tasks: a worker
