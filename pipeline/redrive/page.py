@@ -36,9 +36,10 @@ __all__ = ["Pages"]
 
 _STEP = 100
 """How many letters are made ready in one turn of the event loop: more would hold live events up."""
-_RECORDED = 0.9
-"""The share of its time after which a page is recorded: the worker has delivered what was sent, and slow brokers may
-still take their time."""
+_READ, _SENT, _RECORDED = 0.04, 0.08, 0.9
+"""The shares of its time after which a page is read, its first part is sent, and it is recorded: the worker has
+delivered what was sent, and slow brokers may still take their time. A live event takes turns of the event loop with
+each of these steps: one that meets them all, one behind the other, is some milliseconds late."""
 _LAST_S = 1.0
 """How long recording may take where the page was not dealt with to its end."""
 
@@ -65,6 +66,7 @@ class Pages:
             await self._discard(job, letters)
             await self._end(self._entries(job, map(_place, letters), LetterState.DISCARDED))
             return len(letters), {}
+        await pace.reach(_READ)
         records = await self._records.read(map(_place, letters))
         originals = await self._originals(records)
         held: Counter[str] = Counter()
@@ -72,8 +74,8 @@ class Pages:
         try:
             for begin in range(0, len(letters), at_once):
                 part = letters[begin : begin + at_once]
+                await pace.reach(_SENT + (_RECORDED - _SENT) * begin / len(letters))
                 ways = await self._ways_back(part, records, originals, held)
-                await pace.reach(_RECORDED * begin / len(letters))
                 for topic, of_topic in ways.items():
                     sent = await self._send(topic, of_topic, held)
                     ended += self._entries(job, sent, LetterState.REDRIVEN)

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import logging
 import sqlite3
+import time
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ __all__ = ["Store", "topic_number"]
 log = logging.getLogger(__name__)
 
 _CACHE_KIB = 8_192  # a larger one makes nothing faster that was measured (benchmarks/LOG.md)
+_TRICKLE, _FEW, _GAP_S = 500, 25, 0.003
+"""Up to this many records are taken in a few at a time, with a gap between: a quarter of a second's redriven letters in
+one go keep the processor for 4 ms, and live events from it. More are a backlog, which is to be read soon."""
 
 
 def topic_number(name: str) -> int:
@@ -72,8 +76,11 @@ class Store:
         spoilt = 0
         with self._lock, self._transaction():
             for values, taking in ((letters, LETTERS), (endings, ENDINGS)):
-                if values:
-                    spoilt += self._take_in(values, taking)
+                size = _FEW if len(values) <= _TRICKLE else len(values)
+                for at in range(0, len(values), size):
+                    if at:
+                        time.sleep(_GAP_S)
+                    spoilt += self._take_in(values[at : at + size], taking)
             self._connection.executemany(
                 "INSERT OR REPLACE INTO read VALUES (?, ?, ?)",
                 [(topic, partition, offset) for (topic, partition), offset in read_up_to.items()],

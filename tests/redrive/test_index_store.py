@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,6 +85,19 @@ def test_what_became_of_a_letter_may_be_known_before_the_letter(bench: Bench) ->
     assert (topic.oldest_at, topic.newest_at) == (None, None)
     assert offsets(bench.queries.letters(ANY, None, 10).letters) == [3, 2, 1]
     assert bench.queries.ended_by("j-1") == 3
+
+
+def test_a_few_records_leave_the_processor_to_others_now_and_then(bench: Bench) -> None:
+    """What a redrive ended is taken in a few at a time, with gaps for live events between; still in order, the last
+    word about a letter counts."""
+    bench.take_in([entry(n) for n in range(100)])
+    begin = time.monotonic()
+    bench.take_in([], [ending(n) for n in range(100)] + [ending(n, LetterState.DISCARDED) for n in range(25)])
+    assert time.monotonic() - begin >= 4 * 0.003
+    (topic,) = bench.queries.topics(0.0)
+    assert topic.open == 0
+    states = [bench.queries.letter(Coordinates(TOPIC, 0, n)) for n in (0, 24, 25, 99)]
+    assert [letter.state for letter in states if letter] == [LetterState.DISCARDED] * 2 + [LetterState.REDRIVEN] * 2
 
 
 def test_the_overview_counts_the_open_ones(bench: Bench) -> None:
