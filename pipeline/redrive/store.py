@@ -15,8 +15,8 @@ import contextlib
 import hashlib
 import logging
 import sqlite3
-import time
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
