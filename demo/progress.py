@@ -55,7 +55,6 @@ async def watch(topics: Topics, staging_done: Callable[[], bool], start: float) 
     while True:
         done = staging_done()  # asked before the offsets: what was staged before is in them
         offsets = await _offsets(topics, seen)
-        _heed_ctrl_c()
         now = time.monotonic()
         if offsets != seen:
             moved = now
@@ -71,13 +70,6 @@ async def watch(topics: Topics, staging_done: Callable[[], bool], start: float) 
         if settled or now - moved > _STALL_S:
             return Watched(settled, staged, delivered, now - start)
         await asyncio.sleep(_POLL_S)
-
-
-def _heed_ctrl_c() -> None:
-    # It cancels the task, once; where a client drops that in a question, the run would go on to its end.
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 async def _offsets(topics: Topics, before: Offsets) -> Offsets:

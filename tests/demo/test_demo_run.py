@@ -54,14 +54,19 @@ def marked(mark: str) -> list[int]:
 
 
 def demo(*arguments: str) -> subprocess.Popen[str]:
-    """Start `python -m demo`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "demo", *arguments],
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    """Start `python -m demo`, which Ctrl-C ends: a shell lets what it runs behind itself, and all that this starts,
+    ignore it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "demo", *arguments],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def topics_of_demos(kafka: Brokers) -> set[str]:
