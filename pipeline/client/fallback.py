@@ -18,6 +18,7 @@ from pipeline.client.adoption import Adoption
 from pipeline.client.call import Call, failure_of
 from pipeline.client.direct import DirectPath
 from pipeline.client.metering import StageMeter
+from pipeline.client.probe import of_outbox
 from pipeline.client.relay import Relay
 from pipeline.clock import Clock
 from pipeline.kafka.lane import Lane
@@ -188,19 +189,7 @@ class Fallback:
             assert self._no_outbox is not None
             raise self._no_outbox
         waiting = await self._outbox.waiting()
-        reasons = []
-        if not self.breaker.is_closed:
-            reasons.append(f"the circuit breaker is {self.breaker.state}: {self.breaker.reason}")
-        if waiting.full:
-            reasons.append("the disk of the outbox is full: it takes nothing more, free some space")
-        if waiting.rows:
-            reasons.append(f"{waiting.rows:,} events wait in the outbox")
-        aside = waiting.set_aside + self._adoption.set_aside
-        if aside:
-            reasons.append(f"{aside:,} rows are set aside and need a look")
-        damage = [*([waiting.damage] if waiting.damage is not None else []), *self._adoption.damage]
-        reasons += map(str, damage)
-        return Health("degraded" if reasons else "healthy", "; ".join(reasons))
+        return of_outbox(self.breaker, waiting, self._adoption.set_aside, self._adoption.damage)
 
     def waiting_now(self) -> Waiting | None:
         """What waits in the outbox; None where it does not answer at once. Blocks for a moment."""

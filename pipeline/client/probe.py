@@ -6,15 +6,18 @@ Owns: what counts as healthy, degraded and down. Must not know: how either is as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from pipeline.breaker import Breaker
 from pipeline.client.direct import DirectPath
 from pipeline.client.other_way import OtherWay
 from pipeline.kafka.producer import Producer
+from pipeline.outbox.errors import OutboxDamaged
+from pipeline.outbox.protocol import Waiting
 from pipeline.types import Health
 
-__all__ = ["broker_health", "of_both_ways", "outbox_health"]
+__all__ = ["broker_health", "of_both_ways", "of_outbox", "outbox_health"]
 
 _BY_ILLNESS: Final = ("healthy", "degraded", "down")
 
@@ -42,6 +45,24 @@ async def outbox_health(outbox: OtherWay, limit_s: float) -> Health:
             return await outbox.health()
     except Exception as error:  # noqa: BLE001 -- whatever it is, it is what is wrong with the outbox
         return Health("down", str(error) or "the outbox does not answer")
+
+
+def of_outbox(
+    breaker: Breaker, waiting: Waiting, others_set_aside: int, others_damage: Sequence[OutboxDamaged]
+) -> Health:
+    """An outbox that answers: degraded while rows wait or its breaker is not closed. `others_...`: what was found in
+    the slots of processes that are gone."""
+    reasons = []
+    if not breaker.is_closed:
+        reasons.append(f"the circuit breaker is {breaker.state}: {breaker.reason}")
+    if waiting.full:
+        reasons.append("the disk of the outbox is full: it takes nothing more, free some space")
+    if waiting.rows:
+        reasons.append(f"{waiting.rows:,} events wait in the outbox")
+    if set_aside := waiting.set_aside + others_set_aside:
+        reasons.append(f"{set_aside:,} rows are set aside and need a look")
+    reasons += [str(damage) for damage in (waiting.damage, *others_damage) if damage is not None]
+    return Health("degraded" if reasons else "healthy", "; ".join(reasons))
 
 
 def of_both_ways(broker: Health, outbox: Health) -> Health:
