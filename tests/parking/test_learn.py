@@ -10,6 +10,7 @@ import pytest
 
 from catalog import OwnTopics
 from pipeline.kafka.reader import Place
+from pipeline.park import Checkpoint, Cursor
 from pipeline.parking import learn as learn_module
 from pipeline.parking.learn import learn_all
 from tests.parking.test_look import Topics
@@ -73,3 +74,16 @@ async def test_a_partition_waits_for_its_place(topic: str, caplog: pytest.LogCap
     assert [found async for found in learning] == []
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert said == [f"parking.no_place partitions=[1] reason={reason!r}" for reason in (short, missing)]
+
+
+async def test_a_checkpoint_of_a_parked_topic_that_is_gone_is_not_believed() -> None:
+    """P3, P4: somebody deleted the parked topic and made it anew while the checkpoints stayed. One that is ahead of the
+    new topic tells of the old one: all that is parked now is counted, and delivered, from its beginning."""
+    topics = Mended()
+    topics.save(0, Checkpoint(1_000, {"gone": Cursor(900, 999, 100, 2_000, 1.0, "down")}))
+    for at in (5.0, 6.0):
+        topics.park(0, "shop.order.created", "acme", at)
+    found, _ = await anext(learn_all(topics.open, OWN, {0}))
+    (name, cursor), *others = found[0].cursors.items()
+    assert (name, cursor.first, cursor.last, cursor.records) == ("shop.order.created", 0, 1, 2)
+    assert not others
