@@ -75,6 +75,7 @@ def test_killed_at_any_moment(kafka: Brokers, namespace: str, count: int, kills:
             load.wait_for_a_commit(60)
             worker.kill()
     with worker_of(kafka, namespace) as worker:
+        worker.wait_ready()  # a fast machine has nothing left for it: it would be told to end before it can hear that
         load.wait_until_delivered(300)
         assert worker.terminate() == 0
     missing, _, out_of_order = load.verdict()
